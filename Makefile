@@ -1,0 +1,55 @@
+# The developer's words. `make run` and `make test` are all a newcomer needs.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+SPEED ?=
+ONCE ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint bench load lock clean
+
+help:  ## list these words
+	@grep -E '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.run: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Stagecast needs Python 3.11 or newer: make PYTHON=python3.12 $@"; exit 1; }
+	@echo "setting up $(VENV) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.run
+	@echo "setting up the test tools ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-dev.lock
+	@touch $@
+
+$(VENV): $(VENV)/.run  ## make .venv with .venv/bin/stagecast
+
+run: $(VENV)/.run  ## the whole way on this machine: SPEED=2 plays twice as fast, ONCE=1 ends after the plan
+	@exec $(BIN)/stagecast demo $(if $(SPEED),--speed $(SPEED)) $(if $(ONCE),--once)
+
+test: $(VENV)/.dev  ## the tests; STAGECAST_REQUIRE=kafka,cassandra turns skips into failures
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev  ## style, types, import contracts, compose file, docs
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m tests.check_compose
+	@$(BIN)/python -m tests.check_docs
+
+bench: $(VENV)/.dev  ## one worker, 10,000 connections, beside a bare C send() loop
+	@$(BIN)/python -m tests.bench
+
+load: $(VENV)/.dev  ## Locust against a running host: see docs/howto/operate.md
+	@$(BIN)/locust -f loadtest/locustfile.py --headless $(ARGS)
+
+lock:  ## renew both locks (needs uv)
+	uv pip compile -q pyproject.toml --extra kafka --extra cassandra --extra build $(LOCKOPTS) -o requirements.lock
+	uv pip compile -q pyproject.toml --all-extras -c requirements.lock $(LOCKOPTS) -o requirements-dev.lock
+LOCKOPTS := --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 --universal
+
+clean:  ## remove .venv and the demo's data
+	rm -rf $(VENV) .stagecast

@@ -1,0 +1,1 @@
+"""The WebSocket proxy tier: one feed process and N workers a host."""

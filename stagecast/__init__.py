@@ -1,0 +1,1 @@
+"""What all tiers of Stagecast agree on: events, broadcasts, the device protocol, the message log."""

@@ -1,0 +1,140 @@
+"""Settings: read once, at the top, from flags, the environment and `stagecast.toml`, in this order; then frozen.
+
+Every setting is `STAGECAST_<NAME>` in the environment and `<name>` in the TOML file; keys that are not known are refused, so a
+typing error can't pass in silence.
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+PREFIX = "STAGECAST_"
+OTHERS = frozenset({"REQUIRE", "URL", "KEY", "RATINGS", "JARS", "JAVA", "CONFIG", "TEST_ECHO", "TOKEN", "WS"})
+"""Variables with our prefix that are not settings of a service: the CLI's and the tests'."""
+
+
+class SettingsError(ValueError):
+    """A setting is unknown or wrong; the text names it and where it came from."""
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything a Stagecast process may be told. Defaults are the embedded parts under `data`."""
+
+    data: str = ".stagecast"
+    """Folder of the embedded parts, keys and the operator's API key."""
+    log: str = ""
+    """`sqlite:///path` or `kafka://host:port[,host:port][?user=…&tls=ca.pem]`; empty: DATA/log.sqlite."""
+    log_password_file: str = ""
+    """File with the password of the log's `user`."""
+    store: str = ""
+    """`sqlite:///path` or `cassandra://host:port/keyspace[?user=…&tls=ca.pem]`; empty: DATA/kv.sqlite."""
+    store_password_file: str = ""
+    keys: str = ""
+    """Device token keys, a JSON Web Key Set; empty: DATA/keys.json."""
+    origins: list[str] = []
+    """Further allowed Origins, exact, such as `https://tv.example`; in the environment separated by commas."""
+    maps: str = ""
+    """Public base URL of the stage-map API, told to devices in `welcome`; empty: none."""
+    advertise: str = ""
+    """This host's admin URL as other hosts reach it; empty: the admin address it listens on."""
+    host: str = ""
+    """This host's name in receipts and the registry; empty: the machine's."""
+    ping: Annotated[float, Meta(gt=0)] = 45.0
+    """Seconds between a device's pings."""
+    lifetime: Annotated[float, Meta(gt=0)] = 1800.0
+    """Seconds that a connection lives at most."""
+    connections: Annotated[int, Meta(ge=1)] = 18_000
+    """Per worker; over it: 503 with Retry-After."""
+    connections_per_address: Annotated[int, Meta(ge=0)] = 0
+    """0: no limit."""
+    accept_rate: Annotated[float, Meta(gt=0)] = 400.0
+    """Connections per second that a host takes in a storm: what `back` is computed from."""
+    drain_rate: Annotated[float, Meta(gt=0)] = 400.0
+    """Connections per second that a host closes when it drains."""
+    map_rate: Annotated[float, Meta(gt=0)] = 1000.0
+    """Stage maps per second that one prefetch process serves of its own; over it cohort maps."""
+
+    @property
+    def data_dir(self) -> Path:
+        return Path(self.data)
+
+    @property
+    def log_url(self) -> str:
+        return self.log or f"sqlite:///{self.data_dir.absolute() / 'log.sqlite'}"
+
+    @property
+    def store_url(self) -> str:
+        return self.store or f"sqlite:///{self.data_dir.absolute() / 'kv.sqlite'}"
+
+    @property
+    def keys_file(self) -> Path:
+        return Path(self.keys) if self.keys else self.data_dir / "keys.json"
+
+    @property
+    def log_password(self) -> str | None:
+        return _password(self.log_password_file, "log_password_file")
+
+    @property
+    def store_password(self) -> str | None:
+        return _password(self.store_password_file, "store_password_file")
+
+
+def load_settings(
+    flags: Mapping[str, Any], environ: Mapping[str, str], config: Path | None = None, cwd: Path = Path()
+) -> Settings:
+    """The settings of this process. `flags` that are None were not given. `config` (default: $STAGECAST_CONFIG, else
+    ./stagecast.toml if it is there) is TOML. Raises SettingsError."""
+    chosen: dict[str, Any] = {}
+    named = config or (Path(environ[PREFIX + "CONFIG"]) if environ.get(PREFIX + "CONFIG") else None)
+    file = named or cwd / "stagecast.toml"
+    if named or file.exists():
+        chosen |= _checked(_toml(file), str(file))
+    chosen |= _checked(_from_environment(environ), "the environment", PREFIX)
+    chosen |= _checked({name: value for name, value in flags.items() if value is not None}, "the command line", "--")
+    return msgspec.convert(chosen, Settings)
+
+
+def _toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except OSError as error:
+        raise SettingsError(f"{file}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{file}: {error}") from error
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in environ.items():
+        if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in OTHERS:
+            setting = name.removeprefix(PREFIX).lower()
+            found[setting] = [part for part in value.split(",") if part] if setting == "origins" else value
+    return found
+
+
+def _checked(found: dict[str, Any], source: str, prefix: str = "") -> dict[str, Any]:
+    known = Settings.__struct_fields__
+    for name in found:
+        if name not in known:
+            spelt = prefix + (name.upper() if prefix == PREFIX else name)
+            raise SettingsError(f"{source}: unknown setting {spelt}; known are {', '.join(known)}")
+    try:
+        settings = msgspec.convert(found, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        field = re.search(r"`\$\.([a-z_]+)", str(error))
+        raise SettingsError(f"{source}: {field[1] if field else 'settings'}: {error}") from error
+    return {name: getattr(settings, name) for name in found}
+
+
+def _password(file: str, setting: str) -> str | None:
+    if not file:
+        return None
+    try:
+        return Path(file).read_text().rstrip("\n")
+    except OSError as error:
+        raise SettingsError(f"{setting}: {file}: {error.strerror}") from error

@@ -1,0 +1,189 @@
+"""Device tokens: JWTs that say which member holds which device and may follow which events.
+
+Keys are a JSON Web Key Set (RFC 7517) in a file; every key names its one algorithm (`alg`), and a token is checked against the
+algorithm of its `kid`'s key alone, so a token can't choose. Leaving the file is a key's revocation.
+"""
+
+import base64
+import json
+import os
+import random
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jwt
+import msgspec
+from msgspec import Struct
+
+from stagecast.names import DeviceId, EventId, MemberId
+
+ALGORITHMS = frozenset({"HS256", "ES256", "EdDSA", "RS256"})
+GRACE = 120.0
+"""Seconds after `exp` in which an open connection may still send `auth`."""
+LIFE_MAX = 400 * 24 * 3600.0
+"""Seconds from now to `exp` at most, so that a revocation need not be kept for ever."""
+JITTER = 0.1
+REREAD = 5.0
+"""Seconds between looks at the keys file."""
+
+
+class TokenError(ValueError):
+    """The token is no good: 4401. The text is for logs and never holds the token."""
+
+
+class KeysError(ValueError):
+    """The keys file can't be used."""
+
+
+class Claims(Struct, frozen=True):
+    """What a token says."""
+
+    sub: MemberId
+    dev: DeviceId
+    evt: list[str]
+    exp: float
+    iat: float = 0.0
+    kid: str = ""
+
+    def allows(self, event: EventId) -> bool:
+        """Whether the token's holder may follow `event`: named, or by a prefix ending in `*`."""
+        return any(event.startswith(one[:-1]) if one.endswith("*") else event == one for one in self.evt)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    kid: str
+    algorithm: str
+    verifying: Any
+    signing: Any
+    """None for a key that only verifies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of a moment, by `kid`."""
+
+    by_kid: Mapping[str, Key]
+
+    def verify(self, token: str, now: float) -> Claims:
+        """The token's claims. `now` in seconds since 1970. Raises TokenError: unknown kid, wrong algorithm or signature,
+        expired, not yet valid, a claim missing or wrong, or more than LIFE_MAX to live."""
+        try:
+            header = jwt.get_unverified_header(token)
+            key = self.by_kid[header["kid"]]
+            payload = jwt.decode(
+                token,
+                key.verifying,
+                algorithms=[key.algorithm],
+                options={"verify_exp": False, "verify_iat": False, "verify_nbf": False, "verify_aud": False},
+            )
+            claims = msgspec.convert({**payload, "kid": key.kid}, Claims)
+            not_before = float(payload.get("nbf", 0))
+        except (jwt.PyJWTError, KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
+            raise TokenError(f"not a valid token: {type(error).__name__}") from error
+        if claims.exp <= now:
+            raise TokenError("the token has expired")
+        if not_before > now + 1 or claims.exp > now + LIFE_MAX * (1 + JITTER):
+            raise TokenError("the token is not valid yet, or for too long")
+        return claims
+
+    def mint(self, member: str, device: str, events: list[str], ttl: float, now: float, rng: random.Random) -> str:
+        """A token signed by the first key that can. `ttl` in seconds, jittered by ± 10 % so that tokens minted together do not
+        expire together. Raises KeysError without such a key."""
+        key = next((key for key in self.by_kid.values() if key.signing is not None), None)
+        if key is None:
+            raise KeysError("no key of this file can sign")
+        life = min(ttl * rng.uniform(1 - JITTER, 1 + JITTER), LIFE_MAX)
+        claims = {"sub": member, "dev": device, "evt": events, "iat": int(now), "exp": int(now + life)}
+        return jwt.encode(claims, key.signing, algorithm=key.algorithm, headers={"kid": key.kid})
+
+
+def load_keys(file: Path) -> Keys:
+    """Reads a JSON Web Key Set. Raises KeysError naming the key and what is wrong with it."""
+    try:
+        found = json.loads(file.read_text())["keys"]
+    except OSError as error:
+        raise KeysError(f"{file}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise KeysError(f"{file}: not a JSON Web Key Set") from error
+    keys = [_key(jwk, f"{file}: keys[{i}]") for i, jwk in enumerate(found)]
+    if len({key.kid for key in keys}) != len(keys):
+        raise KeysError(f"{file}: two keys have one kid")
+    return Keys({key.kid: key for key in keys})
+
+
+def _key(jwk: dict[str, Any], where: str) -> Key:
+    kid, algorithm = jwk.get("kid"), jwk.get("alg")
+    if not isinstance(kid, str) or not kid:
+        raise KeysError(f"{where}.kid: every key needs one")
+    if algorithm not in ALGORITHMS:
+        raise KeysError(f"{where}.alg: {algorithm!r} is none of {', '.join(sorted(ALGORITHMS))}")
+    if algorithm == "HS256" and len(_unpadded(jwk.get("k", ""))) < 32:
+        raise KeysError(f"{where}.k: an HS256 secret has at least 32 bytes")
+    try:
+        loaded = jwt.PyJWK(jwk, algorithm=algorithm).key
+    except (jwt.PyJWTError, ValueError) as error:
+        raise KeysError(f"{where}: {error}") from error
+    private = algorithm == "HS256" or "d" in jwk
+    verifying = loaded.public_key() if private and algorithm != "HS256" else loaded
+    return Key(kid, algorithm, verifying, loaded if private else None)
+
+
+def _unpadded(text: str) -> bytes:
+    try:
+        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except ValueError:
+        return b""
+
+
+def create_keys(file: Path) -> None:
+    """Writes a key set with one new HS256 key, mode 0600. An existing file is left alone."""
+    secret = base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=").decode()
+    kid = secrets.token_hex(4)
+    text = json.dumps({"keys": [{"kty": "oct", "kid": kid, "alg": "HS256", "k": secret}]}, indent=1) + "\n"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    except FileExistsError:
+        return
+    with os.fdopen(descriptor, "w") as out:
+        out.write(text)
+
+
+class KeysFile:
+    """The keys file, read again when it changed; looked at every 5 s at most. A file that turns bad keeps the keys it had
+    (and `error` says why), so a slip of an editor does not close a fleet's connections."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._looked = 0.0
+        self._stamp = self._stamped()
+        self.keys = load_keys(file)
+        self.error: str | None = None
+
+    def look(self, monotonic: float) -> Keys:
+        """The keys now. `monotonic` in seconds."""
+        if monotonic - self._looked >= REREAD:
+            self._looked = monotonic
+            stamp = self._stamped()
+            if stamp != self._stamp:
+                self._reload(stamp)
+        return self.keys
+
+    def _reload(self, stamp: tuple[int, ...] | None) -> None:
+        try:
+            self.keys = load_keys(self._file)
+        except KeysError as error:
+            self.error = str(error)
+        else:
+            self._stamp, self.error = stamp, None
+
+    def _stamped(self) -> tuple[int, ...] | None:
+        try:
+            stat = self._file.stat()
+        except OSError:
+            return None
+        return stat.st_mtime_ns, stat.st_size, stat.st_ino

@@ -1,0 +1,82 @@
+"""Frames to JSON and back. Both directions check every field; what fails says whose fault it is and how bad."""
+
+import msgspec
+from msgspec import Struct
+
+from stagecast.wire.frames import DeviceFrame, NodeFrame
+
+
+class FrameError(ValueError):
+    """Not a frame of this protocol."""
+
+
+class Malformed(FrameError):
+    """Not one JSON object: the connection ends with 4400."""
+
+
+class Invalid(FrameError):
+    """A JSON object that is no valid frame: answered by `err` with `code`, and the connection goes on."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class _Typed(Struct):
+    t: str
+
+
+_encoder = msgspec.json.Encoder()
+_device: msgspec.json.Decoder[DeviceFrame] = msgspec.json.Decoder(DeviceFrame)
+_node: msgspec.json.Decoder[NodeFrame] = msgspec.json.Decoder(NodeFrame)
+_typed = msgspec.json.Decoder(_Typed)
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def _types(union: object) -> frozenset[str]:
+    info = msgspec.inspect.type_info(union)
+    assert isinstance(info, msgspec.inspect.UnionType)
+    return frozenset(str(one.tag) for one in info.types if isinstance(one, msgspec.inspect.StructType))
+
+
+DEVICE_TYPES = _types(DeviceFrame)
+NODE_TYPES = _types(NodeFrame)
+
+
+def encode(frame: DeviceFrame | NodeFrame) -> bytes:
+    """The frame's JSON, UTF-8, one object."""
+    return _encoder.encode(frame)
+
+
+def decode_device_frame(data: bytes) -> DeviceFrame:
+    """What a device sent. Raises Malformed, or Invalid with `unknown_type` or `bad_frame`."""
+    try:
+        return _device.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _explain(data, error, DEVICE_TYPES) from error
+
+
+def decode_node_frame(data: bytes) -> NodeFrame | None:
+    """What a node sent, or None for a type this version does not know. Raises Malformed, or Invalid with `bad_frame`."""
+    try:
+        return _node.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        why = _explain(data, error, NODE_TYPES)
+    if isinstance(why, Invalid) and why.code == "unknown_type":
+        return None
+    raise why
+
+
+def _explain(data: bytes, error: Exception, known: frozenset[str]) -> FrameError:
+    """Why `data` failed to decode: reads it again, only as deep as it takes."""
+    try:
+        _object.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Malformed("not one JSON object")
+    try:
+        kind = _typed.decode(data).t
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Invalid("bad_frame", "the frame has no type `t`")
+    if kind not in known:
+        return Invalid("unknown_type", f"unknown type {kind[:64]!r}")
+    return Invalid("bad_frame", f"{kind}: {error}"[:256])
