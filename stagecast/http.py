@@ -104,22 +104,33 @@ def parse_address(address: str) -> tuple[str, int]:
     return host.strip("[]") or "0.0.0.0", int(port)
 
 
-@contextlib.asynccontextmanager
-async def serving(app: Starlette, address: str) -> AsyncIterator[str]:
-    """Serves `app` at HOST:PORT while the context is open; yields the base URL (with the port chosen for port 0). Requests
-    under way get 1 s at the end. Raises OSError when the address can't be had."""
+def listen(address: str) -> socket.socket:
+    """A listening socket at HOST:PORT (port 0: any). A supervisor makes it before it forks the process that serves it, so that
+    callers wait, and are not refused, while that process is replaced. Raises ValueError, OSError."""
     host, port = parse_address(address)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.create_server((host, port), family=family, backlog=1024)
+    return socket.create_server((host, port), family=family, backlog=1024)
+
+
+def base_url(listening: socket.socket) -> str:
+    """`http://HOST:PORT` of a listening socket."""
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextlib.asynccontextmanager
+async def serving(app: Starlette, where: str | socket.socket) -> AsyncIterator[str]:
+    """Serves `app` at HOST:PORT, or on a socket that listens, while the context is open; yields the base URL. Requests under way
+    get 1 s at the end. Raises ValueError, OSError when the address can't be had."""
+    listening = listen(where) if isinstance(where, str) else where
     config = uvicorn.Config(
         app, loop="none", ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
         timeout_graceful_shutdown=1,
     )  # fmt: skip
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listening]))
-    shown = f"[{host}]" if ":" in host else host
     try:
-        yield f"http://{shown}:{listening.getsockname()[1]}"  # the kernel takes connections from here on
+        yield base_url(listening)  # the kernel takes connections from here on
     finally:
         server.should_exit = True
         await task

@@ -14,7 +14,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 PREFIX = "STAGECAST_"
-OTHERS = frozenset({"REQUIRE", "URL", "KEY", "RATINGS", "JARS", "JAVA", "CONFIG", "TEST_ECHO", "TOKEN", "WS"})
+OTHERS = frozenset(
+    {"REQUIRE", "URL", "KEY", "RATINGS", "JARS", "JAVA", "CONFIG", "TEST_ECHO", "TOKEN", "WS", "ADMIN_URL"}
+)
 """Variables with our prefix that are not settings of a service: the CLI's and the tests'."""
 
 
@@ -22,42 +24,37 @@ class SettingsError(ValueError):
     """A setting is unknown or wrong; the text names it and where it came from."""
 
 
+def _says(text: str) -> Meta:
+    """What a setting means: `--help` and the docs print it."""
+    return Meta(description=text)
+
+
 class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     """Everything a Stagecast process may be told. Defaults are the embedded parts under `data`."""
 
-    data: str = ".stagecast"
-    """Folder of the embedded parts, keys and the operator's API key."""
-    log: str = ""
-    """`sqlite:///path` or `kafka://host:port[,host:port][?user=…&tls=ca.pem]`; empty: DATA/log.sqlite."""
-    log_password_file: str = ""
-    """File with the password of the log's `user`."""
-    store: str = ""
-    """`sqlite:///path` or `cassandra://host:port/keyspace[?user=…&tls=ca.pem]`; empty: DATA/kv.sqlite."""
-    store_password_file: str = ""
-    keys: str = ""
-    """Device token keys, a JSON Web Key Set; empty: DATA/keys.json."""
-    origins: list[str] = []
-    """Further allowed Origins, exact, such as `https://tv.example`; in the environment separated by commas."""
-    maps: str = ""
-    """Public base URL of the stage-map API, told to devices in `welcome`; empty: none."""
-    advertise: str = ""
-    """This host's admin URL as other hosts reach it; empty: the admin address it listens on."""
-    host: str = ""
-    """This host's name in receipts and the registry; empty: the machine's."""
-    ping: Annotated[float, Meta(gt=0)] = 45.0
-    """Seconds between a device's pings."""
-    lifetime: Annotated[float, Meta(gt=0)] = 1800.0
-    """Seconds that a connection lives at most."""
-    connections: Annotated[int, Meta(ge=1)] = 18_000
-    """Per worker; over it: 503 with Retry-After."""
-    connections_per_address: Annotated[int, Meta(ge=0)] = 0
-    """0: no limit."""
-    accept_rate: Annotated[float, Meta(gt=0)] = 400.0
-    """Connections per second that a host takes in a storm: what `back` is computed from."""
-    drain_rate: Annotated[float, Meta(gt=0)] = 400.0
-    """Connections per second that a host closes when it drains."""
-    map_rate: Annotated[float, Meta(gt=0)] = 1000.0
-    """Stage maps per second that one prefetch process serves of its own; over it cohort maps."""
+    data: Annotated[str, _says("folder of the embedded parts, keys and the operator's API key")] = ".stagecast"
+    log: Annotated[
+        str, _says("sqlite:///path or kafka://host:port[,host:port][?user=…&tls=ca.pem]; empty: DATA/log.sqlite")
+    ] = ""
+    log_password_file: Annotated[str, _says("file with the password of the log's user")] = ""
+    store: Annotated[
+        str, _says("sqlite:///path or cassandra://host:port/keyspace[?user=…&tls=ca.pem]; empty: DATA/kv.sqlite")
+    ] = ""
+    store_password_file: Annotated[str, _says("file with the password of the store's user")] = ""
+    keys: Annotated[str, _says("device token keys, a JSON Web Key Set; empty: DATA/keys.json")] = ""
+    origins: Annotated[list[str], _says("further Origins of browsers, exact, such as https://tv.example")] = []
+    maps: Annotated[str, _says("public base URL of the stage-map API, told to devices; empty: none")] = ""
+    advertise: Annotated[str, _says("this host's admin URL as other services reach it; empty: where it listens")] = ""
+    host: Annotated[str, _says("this host's name in receipts and the registry; empty: the machine's")] = ""
+    ping: Annotated[float, Meta(gt=0), _says("seconds between a device's pings")] = 45.0
+    lifetime: Annotated[float, Meta(gt=0), _says("seconds that a connection lives at most")] = 1800.0
+    connections: Annotated[int, Meta(ge=1), _says("connections per worker at most; over it 503")] = 18_000
+    connections_per_address: Annotated[
+        int, Meta(ge=0), _says("connections per client address at most; 0: no limit (and none on loopback)")
+    ] = 0
+    accept_rate: Annotated[float, Meta(gt=0), _says("connections per second a host takes in a storm")] = 400.0
+    drain_rate: Annotated[float, Meta(gt=0), _says("connections per second a host closes when it drains")] = 400.0
+    map_rate: Annotated[float, Meta(gt=0), _says("own stage maps per second a prefetch process serves")] = 1000.0
 
     @property
     def data_dir(self) -> Path:

@@ -1,0 +1,257 @@
+"""`stagecast event`: run events from a terminal."""
+
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from stagecast.cli.api import Api, api_options
+
+
+@click.group()
+def event() -> None:
+    """Create and run live events."""
+
+
+def _read(file: Path) -> Any:
+    """A JSON or TOML file. Syntax errors name the line."""
+    try:
+        text = file.read_bytes()
+        return msgspec.toml.decode(text) if file.suffix == ".toml" else msgspec.json.decode(text)
+    except OSError as error:
+        raise click.ClickException(f"{file}: {error.strerror}") from error
+    except ValueError as error:
+        raise click.ClickException(f"{file}: {error}") from error
+
+
+def _stages(text: str) -> list[dict[str, str]]:
+    return [{"stage": name.strip()} for name in text.split(",")]
+
+
+_file = click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=False)
+
+
+@event.command()
+@click.argument("id")
+@_file
+@click.option("--title", help="shown to producers")
+@click.option("--stages", help="a plan without times: stage names separated by commas")
+@api_options
+def create(api: Api, id: str, file: Path | None, title: str | None, stages: str | None) -> None:
+    """Create event ID from a JSON or TOML FILE (title, plan), or with --stages upcoming,live,ended."""
+    body: dict[str, Any] = _read(file) if file else {}
+    if stages:
+        body["plan"] = _stages(stages)
+    if "plan" not in body:
+        raise click.UsageError("give a FILE with a plan, or --stages")
+    made = api.call("POST", "/v1/events", {**body, "id": id, "title": title or body.get("title", id)})
+    click.echo(f"{made['id']}: created, stage {made['stage']} (gen {made['gen']}, seq {made['seq']})")
+
+
+@event.command("list")
+@api_options
+def list_(api: Api) -> None:
+    """All events and where they are."""
+    after: str | None = None
+    while True:
+        page = api.call("GET", "/v1/events", after=after)
+        for one in page["events"]:
+            held = "  on hold" if one.get("hold") else ""
+            click.echo(f"{one['id']:<24} {one['stage']:<20} seq {one['seq']:<5} {one['title']}{held}")
+        after = page.get("after")
+        if after is None:
+            return
+
+
+@event.command()
+@click.argument("id")
+@click.option("--json", "as_json", is_flag=True, help="the API's answer as it is")
+@api_options
+def show(api: Api, id: str, as_json: bool) -> None:
+    """Event ID: its plan, and where it is."""
+    one = api.call("GET", f"/v1/events/{id}")
+    if as_json:
+        click.echo(msgspec.json.encode(one))
+        return
+    click.echo(f"{one['id']}  {one['title']}  gen {one['gen']}  seq {one['seq']}  plan revision {one['revision']}")
+    for planned in one["plan"]:
+        when = planned.get("at") or " ".join(filter(None, [planned.get("after"), planned.get("of")])) or "by hand"
+        click.echo(f"  {'▶' if planned['stage'] == one['stage'] else ' '} {planned['stage']:<24} {when}")
+    if one.get("hold"):
+        click.echo(
+            f"  on hold: {one['hold']['why']} (by {one['hold']['by']}); `stagecast event resume {id}` lets it go on"
+        )
+    elif one.get("next"):
+        click.echo(f"  next: {one['next']['stage']} {one['next'].get('due') or one['next'].get('why', '')}")
+
+
+@event.command()
+@click.argument("id")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@api_options
+def plan(api: Api, id: str, file: Path) -> None:
+    """Give event ID a new plan from a JSON or TOML FILE."""
+    body = _read(file)
+    made = api.call("PUT", f"/v1/events/{id}/plan", {"plan": body["plan"] if isinstance(body, dict) else body})
+    click.echo(f"{id}: plan revision {made['revision']}")
+
+
+def _transition(api: Api, id: str, stage: str, if_seq: int | None, urgent: bool, reason: str, key: str | None) -> None:
+    body: dict[str, Any] = {"stage": stage, "urgent": urgent, "reason": reason}
+    if if_seq is not None:
+        body["if_seq"] = if_seq
+    got = api.call("POST", f"/v1/events/{id}/transitions", body, {"Idempotency-Key": key} if key else None)
+    late = "  (the log is late; devices get it as soon as it is back)" if got["log"] == "late" else ""
+    click.echo(f"{id}: stage {got['stage']} (seq {got['seq']}){late}")
+
+
+def _guards(command: Any) -> Any:
+    command = click.option("--key", help="idempotency key: the same key never does it twice")(command)
+    command = click.option("--reason", default="", help="for the audit")(command)
+    command = click.option("--urgent", is_flag=True, help="even less than 1 s after the previous transition")(command)
+    return click.option("--if-seq", type=int, help="only if the event is at this seq")(command)
+
+
+@event.command()
+@click.argument("id")
+@click.argument("stage")
+@_guards
+@api_options
+def go(api: Api, id: str, stage: str, if_seq: int | None, urgent: bool, reason: str, key: str | None) -> None:
+    """Switch event ID to STAGE."""
+    _transition(api, id, stage, if_seq, urgent, reason, key)
+
+
+@event.command()
+@click.argument("id")
+@click.argument("stage", required=False)
+@_guards
+@api_options
+def revert(
+    api: Api, id: str, stage: str | None, if_seq: int | None, urgent: bool, reason: str, key: str | None
+) -> None:
+    """Switch event ID back to STAGE (default: the one before this in the plan); its plan is then on hold."""
+    one = api.call("GET", f"/v1/events/{id}")
+    names = [planned["stage"] for planned in one["plan"]]
+    if stage is None:
+        at = names.index(one["stage"]) if one["stage"] in names else 0
+        if at == 0:
+            raise click.ClickException(f"{one['stage']!r} is the first stage: nothing to revert to")
+        stage = names[at - 1]
+    elif stage in names and one["stage"] in names and names.index(stage) > names.index(one["stage"]):
+        raise click.ClickException(f"{stage!r} comes after {one['stage']!r}: use `stagecast event go`")
+    _transition(api, id, stage, one["seq"] if if_seq is None else if_seq, urgent, reason, key)
+
+
+@event.command()
+@click.argument("id")
+@_guards
+@api_options
+def end(api: Api, id: str, if_seq: int | None, urgent: bool, reason: str, key: str | None) -> None:
+    """Switch event ID to its plan's last stage."""
+    one = api.call("GET", f"/v1/events/{id}")
+    if not one["plan"]:
+        raise click.ClickException(f"{id} is gone")
+    _transition(api, id, one["plan"][-1]["stage"], if_seq, urgent, reason, key)
+
+
+@event.command()
+@click.argument("id")
+@click.option("--reason", default="", help="for the audit")
+@api_options
+def hold(api: Api, id: str, reason: str) -> None:
+    """Stop event ID's plan from firing; people still can."""
+    api.call("POST", f"/v1/events/{id}/hold", {"reason": reason})
+    click.echo(f"{id}: on hold")
+
+
+@event.command()
+@click.argument("id")
+@api_options
+def resume(api: Api, id: str) -> None:
+    """Let event ID's plan go on."""
+    api.call("POST", f"/v1/events/{id}/resume", {})
+    click.echo(f"{id}: the plan goes on")
+
+
+@event.command()
+@click.argument("id")
+@click.confirmation_option(prompt="Devices will drop this event. Delete it?")
+@api_options
+def delete(api: Api, id: str) -> None:
+    """Delete event ID: its stage becomes `gone`."""
+    got = api.call("DELETE", f"/v1/events/{id}")
+    click.echo(f"{id}: gone (seq {got['seq']})")
+
+
+@event.command()
+@click.argument("id")
+@click.option("--yes", is_flag=True, help="do it")
+@api_options
+def regen(api: Api, id: str, yes: bool) -> None:
+    """Give event ID a greater gen, after kv was restored from a backup: every device takes its stage anew."""
+    if not yes:
+        raise click.UsageError("this makes every device take the current stage anew; say --yes")
+    got = api.call("POST", f"/v1/events/{id}/regen", {})
+    click.echo(f"{id}: gen {got['gen']}, stage {got['stage']}")
+
+
+@event.command()
+@click.argument("id")
+@api_options
+def history(api: Api, id: str) -> None:
+    """Every accepted transition of event ID, oldest first."""
+    after: int | None = None
+    while True:
+        page = api.call("GET", f"/v1/events/{id}/history", after=after)
+        for entry in page["history"]:
+            at = datetime.fromtimestamp(entry["ts"] / 1000).astimezone().isoformat(" ", "milliseconds")
+            click.echo(f"{entry['seq']:>5}  {at}  {entry['stage']:<20} {entry['who']:<16} {entry['reason']}")
+        after = page.get("after")
+        if after is None:
+            return
+
+
+@event.command()
+@click.argument("id")
+@click.option("--stay", is_flag=True, help="go on after it has converged")
+@click.option("--timeout", type=float, default=600, show_default=True, help="seconds; then exit 1")
+@api_options
+def watch(api: Api, id: str, stay: bool, timeout: float) -> None:
+    """Did they get it? Receipts of event ID's last transition, live, until converged."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        got = api.call("GET", f"/v1/events/{id}/progress")
+        click.echo(("\r\x1b[K" if _terminal() else "") + progress_line(got), nl=not _terminal())
+        if got["converged"] and not stay:
+            if _terminal():
+                click.echo()
+            return
+        time.sleep(0.5)
+    if _terminal():
+        click.echo()
+    raise click.ClickException(f"{id} has not converged within {timeout:g} s")
+
+
+def _terminal() -> bool:
+    return click.get_text_stream("stdout").isatty()
+
+
+def progress_line(got: dict[str, Any]) -> str:
+    """One line of at most 80 columns for usual audiences."""
+    share = got["at_or_past"] / got["subscribed"] if got["subscribed"] else 0.0
+    p99 = got["latency_ms"].get("p99")
+    line = (
+        f"seq {got['seq']}  {share:7.2%} of {got['subscribed']:,} at it"
+        f"  written {got['written']:,}/{got['audience']:,}  acks {got['switched']:,}/{got['asked']:,}"
+    )
+    if got["missing"]:
+        line += f"  missing {got['missing']:,}"
+    if p99 is not None:
+        line += f"  p99 {p99:.0f} ms"
+    if got["silent"]:
+        line += f"  {got['silent']} hosts silent"
+    return line + ("  ✓" if got["converged"] else "")
