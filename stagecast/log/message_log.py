@@ -4,7 +4,7 @@ Two topics, two adapters. `events` carries what every pushy host reads (broadcas
 carries what hosts counted. Readers use explicit positions: no consumer group, no commits, no rebalance.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -67,7 +67,7 @@ class MessageLog(Protocol):
         """For every partition the position of the first record taken at or after `ts` (wall ms), or its end."""
         ...
 
-    def read(self, topic: Topic, positions: Positions) -> AsyncIterator[Sequence[Record]]:
+    def read(self, topic: Topic, positions: Positions) -> AsyncGenerator[Sequence[Record], None]:
         """Batches of records from `positions` on, as they come, for ever: a batch is never empty, and is ordered within
         each partition. Raises LogGap when a position is before the log's start or past its end, LogUnavailable when the
         log stays out of reach; call `read` again, after a pause or from new positions. Closing the iterator frees its
