@@ -1,0 +1,149 @@
+"""The documents against the code: `python -m tests.check_docs` fails when they differ, `--write` brings them up to date.
+
+A page holds tables between `<!-- made: NAME -->` and `<!-- end -->`; they are made here from the code. Besides, every relative
+link must lead to a file.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec.inspect import Field, StructType, UnionType, type_info
+
+from stagecast.broadcast import BROADCAST_BYTES_MAX
+from stagecast.settings import PREFIX, Settings
+from stagecast.wire import frames
+from stagecast.wire.closing import CloseCode, come_back
+
+ROOT = Path(__file__).parent.parent
+_MADE = re.compile(r"(<!-- made: ([a-z-]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+_LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+
+
+def pages() -> list[Path]:
+    return [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("CHANGELOG.md"))]
+
+
+def table(head: str, rows: Iterator[tuple[str, ...]]) -> str:
+    columns = head.split("|")
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def device_frames() -> str:
+    return table("`t`|fields", _frames(frames.DeviceFrame))
+
+
+def node_frames() -> str:
+    return table("`t`|fields", _frames(frames.NodeFrame))
+
+
+def _frames(union: Any) -> Iterator[tuple[str, ...]]:
+    info = type_info(union)
+    assert isinstance(info, UnionType)
+    for frame in info.types:
+        assert isinstance(frame, StructType)
+        yield f"`{frame.tag}`", ", ".join(_field(field) for field in frame.fields)
+
+
+def _field(field: Field) -> str:
+    optional = "" if field.required else "?"
+    return f"`{field.encode_name}`{optional}: {_kind(field.type)}"
+
+
+def _kind(kind: msgspec.inspect.Type) -> str:
+    match kind:
+        case msgspec.inspect.Metadata(type=inner):
+            return _kind(inner)
+        case StructType(cls=cls):
+            return {"Position": "position", "State": "`state`", "AckPolicy": "{p: integer, w: integer}"}[cls.__name__]
+        case msgspec.inspect.ListType(item_type=item):
+            return f"[{_kind(item)}]"
+        case msgspec.inspect.DictType(key_type=key, value_type=value):
+            return f"{{{_kind(key)}: {_kind(value)}}}"
+        case msgspec.inspect.TupleType(item_types=items):
+            return f"[{', '.join(_kind(item) for item in items)}]"
+        case msgspec.inspect.LiteralType(values=values):
+            return " \\| ".join(f"`{value}`" for value in values)
+        case UnionType(types=types):
+            return " or ".join(dict.fromkeys(_kind(one) for one in types))
+    names = {
+        "StrType": "text",
+        "IntType": "integer",
+        "FloatType": "number",
+        "BoolType": "true/false",
+        "AnyType": "any JSON",
+    }
+    return names.get(type(kind).__name__, "null" if type(kind).__name__ == "NoneType" else type(kind).__name__)
+
+
+def close_codes() -> str:
+    rows = ((str(code.value), code.name.lower().replace("_", " "), come_back(code).value) for code in CloseCode)
+    return table("code|name|the device", rows)
+
+
+def limits() -> str:
+    rows = [
+        ("frame from a device", f"{frames.DEVICE_FRAME_BYTES_MAX // 1024} KiB"),
+        ("`state` frame to a device", f"{BROADCAST_BYTES_MAX} bytes"),
+        ("other frame to a device", f"{frames.NODE_FRAME_BYTES_MAX // 1024} KiB"),
+        ("messages from a device", f"{frames.MESSAGES_MAX} per {frames.MESSAGES_WINDOW:g} s; asked acks do not count"),
+        ("events followed by a connection", str(frames.EVENTS_MAX)),
+        ("open to `hello`", f"{frames.HELLO_DEADLINE:g} s"),
+    ]
+    return table("what|at most", iter(rows))
+
+
+def settings() -> str:
+    info = type_info(Settings)
+    assert isinstance(info, StructType)
+    return table("setting|environment|default|meaning", _settings(info))
+
+
+def _settings(info: StructType) -> Iterator[tuple[str, ...]]:
+    defaults = Settings()
+    for field in info.fields:
+        assert isinstance(field.type, msgspec.inspect.Metadata)
+        meaning = (field.type.extra_json_schema or {})["description"]
+        default = getattr(defaults, field.name)
+        shown = f"{default:g}" if isinstance(default, float) else str(default or "")
+        yield f"`{field.name}`", f"`{PREFIX}{field.name.upper()}`", shown, meaning.replace("|", "\\|")
+
+
+MADE: dict[str, Callable[[], str]] = {
+    "device-frames": device_frames,
+    "node-frames": node_frames,
+    "close-codes": close_codes,
+    "limits": limits,
+    "settings": settings,
+}
+
+
+def renewed(text: str) -> str:
+    """The page with its tables made anew. Raises KeyError for a name that is no table."""
+    return _MADE.sub(lambda found: found[1] + MADE[found[2]]() + found[4], text)
+
+
+def problems(page: Path) -> Iterator[str]:
+    text, where = page.read_text(), page.relative_to(ROOT)
+    if renewed(text) != text:
+        yield f"{where}: a table is not what the code says; `python -m tests.check_docs --write` renews it"
+    for target in _LINK.findall(text):
+        if not (page.parent / target).exists():
+            yield f"{where}: the link {target} leads nowhere"
+
+
+def main(write: bool) -> int:
+    if write:
+        for page in pages():
+            page.write_text(renewed(page.read_text()))
+    found = [problem for page in pages() for problem in problems(page)]
+    print("\n".join(found) or f"{len(pages())} documents agree with the code")
+    return bool(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main("--write" in sys.argv[1:]))
