@@ -57,4 +57,6 @@ class Gate:
                 self._known.clear()
             if kept:
                 self._known[digest] = known
+            else:
+                self._known.pop(digest, None)
         return known[1]

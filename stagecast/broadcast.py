@@ -49,10 +49,10 @@ _decoder = msgspec.json.Decoder(Broadcast)
 
 
 def encode_broadcast(broadcast: Broadcast) -> bytes:
-    """The broadcast's bytes: equal for equal broadcasts. Raises BroadcastError over 512 bytes."""
+    """The broadcast's bytes: equal for equal broadcasts. Checked as a host checks them, so that a producer's mistake is its own
+    error and not a record every host drops. Raises BroadcastError. A legal broadcast has at most 401 bytes."""
     data = _encoder.encode(broadcast)
-    if len(data) > BROADCAST_BYTES_MAX:
-        raise BroadcastError(f"broadcast of {broadcast.e!r}: {len(data)} bytes, at most {BROADCAST_BYTES_MAX} allowed")
+    decode_broadcast(data)
     return data
 
 
@@ -62,7 +62,7 @@ def decode_broadcast(data: bytes) -> Broadcast:
         raise BroadcastError(f"{len(data)} bytes, at most {BROADCAST_BYTES_MAX} allowed")
     try:
         return _decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BroadcastError(str(error)) from error
 
 

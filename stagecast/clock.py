@@ -28,14 +28,22 @@ class ManualClock:
     """A clock that stands still until told: for tests and rehearsed time."""
 
     def __init__(self, now: int = 1_764_000_000_000) -> None:
-        self._start = now
-        self._ms = now
+        self._now = now
+        self._passed = 0
 
     def now(self) -> int:
-        return self._ms
+        return self._now
 
     def monotonic(self) -> float:
-        return (self._ms - self._start) / 1000
+        return self._passed / 1000
 
     def advance(self, seconds: float) -> None:
-        self._ms += round(seconds * 1000)
+        """Time passes, in ms steps, on both. Raises ValueError for a negative time."""
+        if seconds < 0:
+            raise ValueError("time does not go back; `step` moves the wall clock")
+        self._passed += round(seconds * 1000)
+        self._now += round(seconds * 1000)
+
+    def step(self, seconds: float) -> None:
+        """Somebody sets the wall clock, forward or back; no time passes."""
+        self._now += round(seconds * 1000)

@@ -69,7 +69,7 @@ class Head(Struct, frozen=True):
     accepted: tuple[Accepted, ...]
     """The last 32, oldest first."""
     reached: dict[StageName, int]
-    """Stage → ts of its last acceptance, in this gen: what `after` counts from, and what a plan never goes back behind."""
+    """Stage → ts of its last acceptance: what `after` counts from, what a plan never goes back behind. `regenerate` keeps it."""
     hold: Hold | None = None
 
     @property
@@ -187,7 +187,11 @@ def transition(head: Head, plan: Plan, request: Request, delivery: Delivery, now
 
 
 def delete(head: Head, request: Request, delivery: Delivery, now: int) -> Outcome:
-    """The transition to `gone`. Deleting what is gone repeats the first answer."""
+    """The transition to `gone`, whatever stage the request names. Deleting what is gone repeats the first answer; a request id
+    that was a transition's is refused, as everywhere."""
+    known = find(head, request.id)
+    if known is not None and known.stage != GONE:
+        return Refused(Refusal.OTHER_BODY)
     if head.gone:
         return Repeated(head.accepted[-1])
     return Moved(_accept(head, GONE, request, delivery, now), Kind.GONE)
@@ -215,7 +219,8 @@ def resume(head: Head) -> Head:
 
 
 def active(head: Head, plan: Plan, now: int) -> bool:
-    """Whether the cadence appends this head again: until 24 h after the last stage, or the deletion, was accepted."""
+    """Whether the cadence appends this head again: until 24 h after the last stage, or the deletion, was accepted. A deletion
+    needs the repair as any stage does: if its one append is lost, nobody else tells the devices."""
     over = head.gone or head.stage == plan.last
     return not over or now - head.ts < LINGER_MS
 

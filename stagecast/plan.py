@@ -8,6 +8,8 @@ from msgspec import Meta, Struct
 from stagecast.names import GONE, StageName
 
 STAGES_MAX = 64
+AFTER_MAX = timedelta(days=400)
+"""Keeps every due time a date: a longer one would overflow where it is added, for all events of a schedule."""
 
 
 class PlanError(ValueError):
@@ -73,6 +75,8 @@ def _check_stage(planned: PlannedStage, before: set[str], latest: datetime | Non
         raise PlanError(f"{where}.of", f"{planned.of!r} is not an earlier stage of this plan")
     if planned.after is not None and planned.after < timedelta(0):
         raise PlanError(f"{where}.after", "a duration can't be negative")
+    if planned.after is not None and planned.after > AFTER_MAX:
+        raise PlanError(f"{where}.after", f"a duration is at most {AFTER_MAX.days} days")
     if planned.after is not None and not before:
         raise PlanError(f"{where}.after", "the first stage has nothing to come after")
     if planned.at is not None and latest is not None and planned.at < latest:

@@ -6,11 +6,12 @@ So a receipt may be lost, repeated or read from any point, and any number of rea
 
 import math
 from collections.abc import Iterable
+from typing import Annotated, NamedTuple
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-from stagecast.names import EventId
+from stagecast.names import WIRE_INT_MAX, Count, EventId
 
 SILENT_AFTER = 15.0
 """Seconds without a receipt after which a host's connections count as not at the head."""
@@ -19,6 +20,8 @@ LEFT_AFTER = 120.0
 CONVERGED = 0.999
 LATENCY_GROWTH = 1.1
 """Bucket i of a latency sketch holds (1.1^(i-1), 1.1^i] ms: ± 5 %, the mapping of DDSketch (Masson et al., VLDB 2019)."""
+BUCKET_MAX = math.ceil(math.log(WIRE_INT_MAX, LATENCY_GROWTH))
+"""Of the longest time the wire can say."""
 
 
 class Receipt(Struct, frozen=True, tag_field="t", tag="receipt"):
@@ -34,23 +37,23 @@ class Receipt(Struct, frozen=True, tag_field="t", tag="receipt"):
     e: EventId
     gen: int
     seq: int
-    audience: int = 0
-    written: int = 0
-    pending: int = 0
-    superseded: int = 0
-    closed: int = 0
+    audience: Count = 0
+    written: Count = 0
+    pending: Count = 0
+    superseded: Count = 0
+    closed: Count = 0
     # of the sample of acks
-    asked: int = 0
+    asked: Count = 0
     """Devices of the audience that the ack policy asks."""
-    switched: int = 0
-    missing: int = 0
-    ignored: int = 0
-    latency: dict[int, int] = {}
+    switched: Count = 0
+    missing: Count = 0
+    ignored: Count = 0
+    latency: dict[Annotated[int, Meta(ge=0, le=BUCKET_MAX)], Count] = {}
     """Bucket → acks, of `ack.ms`: from the frame's arrival at the device until it was applied."""
     # the census of this worker's connections, now
-    subscribed: int = 0
-    at_or_past: int = 0
-    holding: int = 0
+    subscribed: Count = 0
+    at_or_past: Count = 0
+    holding: Count = 0
     """Subscribed devices that hold the map version the broadcast asks for, or a newer one; all, when it asks for none."""
     left: bool = False
     """A goodbye: this worker is gone and leaves the sums."""
@@ -76,6 +79,8 @@ def latency_bucket(ms: float) -> int:
 def latency_quantile(buckets: dict[int, int], q: float) -> float | None:
     """The q-quantile in ms (± 5 %), or None without a value."""
     rank = q * (sum(buckets.values()) - 1)
+    if rank < 0:
+        return None
     for bucket in sorted(buckets):
         rank -= buckets[bucket]
         if rank < 0:
@@ -108,35 +113,59 @@ class Progress(Struct, frozen=True):
     converged: bool
 
 
+class _Worker(NamedTuple):
+    """A worker's present life: its last boot."""
+
+    boot: str
+    age: float
+    """Seconds since its last sign of life."""
+    census: Receipt
+    """Its receipt of the newest seq it knows."""
+    left: bool
+
+
+def _workers(receipts: list[tuple[Receipt, float]]) -> dict[tuple[str, int], _Worker]:
+    """Every worker by (host, worker), as it is now: what an earlier boot counted says nothing about its connections."""
+    found: dict[tuple[str, int], _Worker] = {}
+    for r, age in sorted(receipts, key=lambda one: one[1]):  # the youngest first: it tells the boot and the age
+        place = (r.host, r.worker)
+        seen = found.get(place)
+        if seen is None:
+            found[place] = _Worker(r.boot, age, r, r.left)
+        elif seen.boot == r.boot:
+            newest = max(seen.census, r, key=lambda one: (one.gen, one.seq))
+            found[place] = seen._replace(census=newest, left=seen.left or r.left)
+    return found
+
+
 def progress(event: str, receipts: Iterable[tuple[Receipt, float]], gen: int, seq: int) -> Progress:
     """Sums the last receipts of every worker about (gen, seq); each comes with its age in seconds.
 
     Every worker gives at most one receipt for (gen, seq), and one of its newest seq, older or not: a worker that is still behind
-    counts in `subscribed` at 0 `at_or_past`.
+    counts in `subscribed` at 0 `at_or_past`. What was counted of (gen, seq) stays counted when a worker leaves or restarts (its
+    goodbye repeats its counts); only what it still had `pending` is `closed` then. Its connections leave the census.
     """
-    kept = [(r, age) for r, age in receipts if r.e == event and not r.left and age <= LEFT_AFTER]
-    own = [r for r, _ in kept if (r.gen, r.seq) == (gen, seq)]
-    newest: dict[tuple[str, int], tuple[Receipt, float]] = {}
-    for r, age in kept:
-        seen = newest.get((r.host, r.worker))
-        if seen is None or ((r.gen, r.seq), -age) > ((seen[0].gen, seen[0].seq), -seen[1]):
-            newest[(r.host, r.worker)] = (r, age)
+    mine = [(r, age) for r, age in receipts if r.e == event]
+    workers = _workers(mine)
+    present = {place: w for place, w in workers.items() if not w.left and w.age <= LEFT_AFTER}
+    own = [r for r, _ in mine if (r.gen, r.seq) == (gen, seq)]
+    lost = sum(r.pending for r in own if (w := present.get((r.host, r.worker))) is None or w.boot != r.boot)
     latency: dict[int, int] = {}
     for r in own:
         for bucket, count in r.latency.items():
             latency[bucket] = latency.get(bucket, 0) + count
-    current = [r for r, age in newest.values() if (r.gen, r.seq) >= (gen, seq) and age <= SILENT_AFTER]
-    subscribed = sum(r.subscribed for r, _ in newest.values())
-    at_or_past = sum(r.at_or_past for r in current)
+    census = [(w.census, w.age) for w in present.values()]
+    subscribed = sum(r.subscribed for r, _ in census)
+    at_or_past = sum(r.at_or_past for r, age in census if (r.gen, r.seq) >= (gen, seq) and age <= SILENT_AFTER)
     return Progress(
         e=event,
         gen=gen,
         seq=seq,
         audience=sum(r.audience for r in own),
         written=sum(r.written for r in own),
-        pending=sum(r.pending for r in own),
+        pending=sum(r.pending for r in own) - lost,
         superseded=sum(r.superseded for r in own),
-        closed=sum(r.closed for r in own),
+        closed=sum(r.closed for r in own) + lost,
         asked=sum(r.asked for r in own),
         switched=sum(r.switched for r in own),
         missing=sum(r.missing for r in own),
@@ -144,8 +173,8 @@ def progress(event: str, receipts: Iterable[tuple[Receipt, float]], gen: int, se
         latency_ms={name: latency_quantile(latency, q) for name, q in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))},
         subscribed=subscribed,
         at_or_past=at_or_past,
-        holding=sum(r.holding for r, _ in newest.values()),
-        hosts=len({r.host for r, _ in newest.values()}),
-        silent=len({r.host for r, age in newest.values() if age > SILENT_AFTER}),
+        holding=sum(r.holding for r, _ in census),
+        hosts=len({r.host for r, _ in census}),
+        silent=len({r.host for r, age in census if age > SILENT_AFTER}),
         converged=subscribed > 0 and at_or_past / subscribed >= CONVERGED,
     )

@@ -56,7 +56,7 @@ def decode_record(data: bytes) -> EventsRecord:
     """Reads a record of the log `events`, checked. Raises RecordError."""
     try:
         return decode_broadcast(data) if data.startswith(b'{"t":"state"') else _others.decode(data)
-    except (BroadcastError, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (BroadcastError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecordError(str(error)) from error
 
 

@@ -5,12 +5,13 @@ algorithm of its `kid`'s key alone, so a token can't choose. Leaving the file is
 """
 
 import base64
+import contextlib
 import json
 import os
 import random
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,13 @@ ALGORITHMS = frozenset({"HS256", "ES256", "EdDSA", "RS256"})
 GRACE = 120.0
 """Seconds after `exp` in which an open connection may still send `auth`."""
 LIFE_MAX = 400 * 24 * 3600.0
-"""Seconds from now to `exp` at most, so that a revocation need not be kept for ever."""
+"""Seconds from now (and from `iat`, where the token says it) to `exp` at most, so that a revocation need not be kept for ever."""
+SKEW = 60.0
+"""Seconds that the minter's clock may be ahead. A token from further ahead could not be revoked: revocations go by `iat`."""
+TOKEN_BYTES_MAX = 4096
+RSA_BITS_MIN = 2048
+CURVES = {"ES256": ("P-256",), "EdDSA": ("Ed25519", "Ed448")}
+"""RFC 7518 §3.4, RFC 8037 §3.1."""
 JITTER = 0.1
 REREAD = 5.0
 """Seconds between looks at the keys file."""
@@ -47,18 +54,23 @@ class Claims(Struct, frozen=True):
     exp: float
     iat: float = 0.0
     kid: str = ""
+    nbf: float = 0.0
 
     def allows(self, event: EventId) -> bool:
         """Whether the token's holder may follow `event`: named, or by a prefix ending in `*`."""
         return any(event.startswith(one[:-1]) if one.endswith("*") else event == one for one in self.evt)
 
 
+class _KeySet(Struct):
+    keys: list[dict[str, Any]]
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
     kid: str
     algorithm: str
-    verifying: Any
-    signing: Any
+    verifying: Any = field(repr=False)
+    signing: Any = field(repr=False)
     """None for a key that only verifies."""
 
 
@@ -71,6 +83,8 @@ class Keys:
     def verify(self, token: str, now: float) -> Claims:
         """The token's claims. `now` in seconds since 1970. Raises TokenError: unknown kid, wrong algorithm or signature,
         expired, not yet valid, a claim missing or wrong, or more than LIFE_MAX to live."""
+        if len(token) > TOKEN_BYTES_MAX or not _canonical(token):
+            raise TokenError("not a valid token: not three parts of base64url, or too long")
         try:
             header = jwt.get_unverified_header(token)
             key = self.by_kid[header["kid"]]
@@ -81,13 +95,10 @@ class Keys:
                 options={"verify_exp": False, "verify_iat": False, "verify_nbf": False, "verify_aud": False},
             )
             claims = msgspec.convert({**payload, "kid": key.kid}, Claims)
-            not_before = float(payload.get("nbf", 0))
-        except (jwt.PyJWTError, KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
+            claims.sub.encode()  # JSON can spell half a surrogate pair, which no frame or record can carry on
+        except (jwt.PyJWTError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise TokenError(f"not a valid token: {type(error).__name__}") from error
-        if claims.exp <= now:
-            raise TokenError("the token has expired")
-        if not_before > now + 1 or claims.exp > now + LIFE_MAX * (1 + JITTER):
-            raise TokenError("the token is not valid yet, or for too long")
+        _check_times(claims, now)
         return claims
 
     def mint(self, member: str, device: str, events: list[str], ttl: float, now: float, rng: random.Random) -> str:
@@ -101,13 +112,38 @@ class Keys:
         return jwt.encode(claims, key.signing, algorithm=key.algorithm, headers={"kid": key.kid})
 
 
+def _canonical(token: str) -> bool:
+    """Whether the token is spelt the one way RFC 7515 §2 has: base64url without padding, spare bits zero. Python's decoder skips
+    what is not base64 and ignores spare bits, so that one signature would have many spellings."""
+    parts = token.split(".")
+    try:
+        return len(parts) == 3 and all(part == _base64url(base64.urlsafe_b64decode(part + "==")) for part in parts)
+    except ValueError:
+        return False
+
+
+def _base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _check_times(claims: Claims, now: float) -> None:
+    """Written so that a NaN, which Python's JSON reader lets through, fails every check."""
+    if not claims.exp > now:
+        raise TokenError("the token has expired")
+    if not (claims.nbf <= now + SKEW and claims.iat <= now + SKEW):
+        raise TokenError("the token is not valid yet")
+    life = claims.exp - (min(now, claims.iat) if claims.iat else now)
+    if not life <= LIFE_MAX + SKEW:
+        raise TokenError("the token is valid for too long")
+
+
 def load_keys(file: Path) -> Keys:
     """Reads a JSON Web Key Set. Raises KeysError naming the key and what is wrong with it."""
     try:
-        found = json.loads(file.read_text())["keys"]
+        found = msgspec.json.decode(file.read_bytes(), type=_KeySet).keys
     except OSError as error:
         raise KeysError(f"{file}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError) as error:
         raise KeysError(f"{file}: not a JSON Web Key Set") from error
     keys = [_key(jwk, f"{file}: keys[{i}]") for i, jwk in enumerate(found)]
     if len({key.kid for key in keys}) != len(keys):
@@ -121,18 +157,24 @@ def _key(jwk: dict[str, Any], where: str) -> Key:
         raise KeysError(f"{where}.kid: every key needs one")
     if algorithm not in ALGORITHMS:
         raise KeysError(f"{where}.alg: {algorithm!r} is none of {', '.join(sorted(ALGORITHMS))}")
-    if algorithm == "HS256" and len(_unpadded(jwk.get("k", ""))) < 32:
+    if algorithm == "HS256" and len(_unpadded(jwk.get("k"))) < 32:
         raise KeysError(f"{where}.k: an HS256 secret has at least 32 bytes")
+    if algorithm in CURVES and jwk.get("crv") not in CURVES[algorithm]:
+        raise KeysError(f"{where}.crv: {algorithm} goes with {' or '.join(CURVES[algorithm])}")
     try:
         loaded = jwt.PyJWK(jwk, algorithm=algorithm).key
-    except (jwt.PyJWTError, ValueError) as error:
+    except (jwt.PyJWTError, ValueError, TypeError) as error:
         raise KeysError(f"{where}: {error}") from error
+    if algorithm == "RS256" and loaded.key_size < RSA_BITS_MIN:
+        raise KeysError(f"{where}.n: an RSA key has at least {RSA_BITS_MIN} bits")
     private = algorithm == "HS256" or "d" in jwk
     verifying = loaded.public_key() if private and algorithm != "HS256" else loaded
     return Key(kid, algorithm, verifying, loaded if private else None)
 
 
-def _unpadded(text: str) -> bytes:
+def _unpadded(text: object) -> bytes:
+    if not isinstance(text, str):
+        return b""
     try:
         return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except ValueError:
@@ -140,17 +182,19 @@ def _unpadded(text: str) -> bytes:
 
 
 def create_keys(file: Path) -> None:
-    """Writes a key set with one new HS256 key, mode 0600. An existing file is left alone."""
-    secret = base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=").decode()
+    """Writes a key set with one new HS256 key, mode 0600. An existing file is left alone, and nobody ever sees half of it."""
+    secret = _base64url(secrets.token_bytes(32))
     kid = secrets.token_hex(4)
     text = json.dumps({"keys": [{"kty": "oct", "kid": kid, "alg": "HS256", "k": secret}]}, indent=1) + "\n"
     file.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    except FileExistsError:
-        return
-    with os.fdopen(descriptor, "w") as out:
+    draft = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as out:
         out.write(text)
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.link(draft, file)
+    finally:
+        draft.unlink()
 
 
 class KeysFile:
@@ -171,6 +215,8 @@ class KeysFile:
             stamp = self._stamped()
             if stamp != self._stamp:
                 self._reload(stamp)
+            else:
+                self.error = None  # also a bad file that was put back as it was
         return self.keys
 
     def _reload(self, stamp: tuple[int, ...] | None) -> None:
