@@ -41,7 +41,7 @@ lint: $(VENV)/.dev  ## style, types, import contracts, compose file, docs
 	@$(BIN)/python -m tests.check_docs
 
 bench: $(VENV)/.dev  ## one worker, 10,000 connections, beside a bare C send() loop
-	@$(BIN)/python -m tests.bench
+	@$(BIN)/python -m tests.bench $(ARGS)
 
 load: $(VENV)/.dev  ## Locust against a running host: see docs/howto/operate.md
 	@$(BIN)/locust -f loadtest/locustfile.py --headless $(ARGS)

@@ -1,0 +1,5 @@
+"""`python -m stagecast.cli` is the `stagecast` command."""
+
+from stagecast.cli import main
+
+main()
