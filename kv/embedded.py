@@ -1,0 +1,156 @@
+"""The store in one SQLite file, shared by the processes of one machine: both ports, in tables of their own.
+
+A compare-and-set is one transaction that holds the file's write lock (BEGIN IMMEDIATE), so it is linearizable across
+processes; a read sees the last commit.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+
+import apsw
+
+from kv.store import Item, OutcomeUnknown, Page, Put, StoreUnavailable, Version
+from stagecast.clock import Clock, SystemClock
+from stagecast.sqlite import Database, DatabaseError, Format, Upkeep, path_of, rows
+
+PUT_MAX = 10_000
+TIDY_ROWS = 1_000
+TIDY_EVERY = 10.0
+
+# TEXT compares by its bytes, and the file's encoding is UTF-8. Tables with a rowid, because values are larger than keys.
+FORMAT = Format(
+    "Stagecast store",
+    0x53434B56,
+    """
+    CREATE TABLE items (
+        record TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, expires INTEGER, PRIMARY KEY (record, key)
+    ) STRICT;
+    CREATE INDEX expiring ON items (expires) WHERE expires IS NOT NULL;
+    CREATE TABLE conditional_items (
+        record TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, version INTEGER NOT NULL, PRIMARY KEY (record, key)
+    ) STRICT;
+    """,
+)
+
+PUT = """
+    INSERT INTO items (record, key, value, expires) VALUES (?, ?, ?, ?)
+    ON CONFLICT (record, key) DO UPDATE SET value = excluded.value, expires = excluded.expires
+"""
+PAGE = """
+    SELECT key, value FROM items
+    WHERE record = ? AND key > ? AND (expires IS NULL OR expires > ?) ORDER BY key
+"""
+FIRST_PAGE = PAGE.replace("key > ?", "key >= ?")
+"""From the empty key on, itself included."""
+EXPIRED = "DELETE FROM items WHERE rowid IN (SELECT rowid FROM items WHERE expires <= ? ORDER BY expires LIMIT ?)"
+
+
+class SqliteStore:
+    """Both ports on one file. Use `open`.
+
+    Promised besides what the ports promise: a `put` or `delete` is atomic; versions count 1, 2, 3, …. A ttl runs on the wall
+    clock. Expired items are never returned and are deleted by and by, by processes that write.
+    """
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    @classmethod
+    async def open(cls, url: str, clock: Clock | None = None) -> "SqliteStore":
+        """The store in the file of `sqlite:///path`, made if it is missing. Raises ValueError, StoreUnavailable."""
+        clock = clock or SystemClock()
+        upkeep = Upkeep(tidy=lambda connection: _tidy(connection, clock.now()), every=TIDY_EVERY)
+        with _translated():
+            return cls(await Database.open(path_of(url), FORMAT, upkeep), clock)
+
+    async def get(self, record: str, key: str) -> bytes | None:
+        query = "SELECT value FROM items WHERE record = ? AND key = ? AND (expires IS NULL OR expires > ?)"
+        with _translated(), self._database.snapshot() as reader:
+            found = rows(reader, query, record, key, self._clock.now())
+        return found[0][0] if found else None
+
+    async def put(self, items: Sequence[Put]) -> None:
+        if len(items) > PUT_MAX:
+            raise ValueError(f"put: {len(items):,} items in one call, {PUT_MAX:,} are allowed")
+        if not items:
+            return
+        now = self._clock.now()
+        values = [(i.record, i.key, i.value, None if i.ttl is None else now + round(i.ttl * 1000)) for i in items]
+
+        def work(connection: apsw.Connection) -> None:
+            connection.executemany(PUT, values)
+
+        with _translated():
+            await self._database.write(work, len(values))
+
+    async def delete(self, record: str, keys: Sequence[str]) -> None:
+        places = [(record, key) for key in keys]
+        if not places:
+            return
+
+        def work(connection: apsw.Connection) -> None:
+            connection.executemany("DELETE FROM items WHERE record = ? AND key = ?", places)
+
+        with _translated():
+            await self._database.write(work, len(places))
+
+    async def page(self, record: str, after: str | None = None, max_bytes: int = 1 << 20) -> Page:
+        items: list[Item] = []
+        size = 0
+        query = FIRST_PAGE if after is None else PAGE
+        with (
+            _translated(),
+            self._database.snapshot() as reader,
+            closing(reader.execute(query, (record, after or "", self._clock.now()))) as found,
+        ):
+            for key, value in found:
+                size += len(key.encode()) + len(value)
+                if items and size > max_bytes:
+                    return Page(items, items[-1].key)
+                items.append(Item(key, value))
+        return Page(items, None)
+
+    async def read(self, record: str, key: str) -> Version | None:
+        with _translated(), self._database.snapshot() as reader:
+            return _version(reader, record, key)
+
+    async def compare_and_set(self, record: str, key: str, value: bytes, expected: int | None) -> Version | None:
+        def work(connection: apsw.Connection) -> Version | None:
+            found = _version(connection, record, key)
+            if (found.version if found else None) != expected:
+                return None
+            version = (expected or 0) + 1
+            connection.execute(
+                "INSERT INTO conditional_items (record, key, value, version) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (record, key) DO UPDATE SET value = excluded.value, version = excluded.version",
+                (record, key, value, version),
+            )
+            return Version(value, version)
+
+        with _translated(conditional=True):
+            return await self._database.write(work)
+
+    async def close(self) -> None:
+        await self._database.close()
+
+
+def _version(connection: apsw.Connection, record: str, key: str) -> Version | None:
+    query = "SELECT value, version FROM conditional_items WHERE record = ? AND key = ?"
+    found = rows(connection, query, record, key)
+    return Version(*found[0]) if found else None
+
+
+def _tidy(connection: apsw.Connection, now: int) -> bool:
+    connection.execute(EXPIRED, (now, TIDY_ROWS))
+    return connection.changes() == TIDY_ROWS
+
+
+@contextmanager
+def _translated(*, conditional: bool = False) -> Iterator[None]:
+    """SQLite's errors in the port's words."""
+    try:
+        yield
+    except DatabaseError as error:
+        kind = OutcomeUnknown if conditional and error.unknown else StoreUnavailable
+        raise kind(str(error)) from error.__cause__
