@@ -7,18 +7,27 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 import msgspec
 
+from broadcaster.service import run_broadcaster
+from prefetch.service import run_prefetch
+from pushy.feed import run_feed
+from pushy.supervisor import Child, Supervisor
+from pushy.worker import run_worker
 from stagecast.cli.api import DEV_FILE, OPERATOR_KEY
+from stagecast.cli.forward import Forward
+from stagecast.cli.logs import log_to_stderr
 from stagecast.cli.options import settings_options
-from stagecast.http import base_url, listen
+from stagecast.http import base_url, listen, parse_address
 from stagecast.settings import Settings
 
 SERVICE_KEY = "service.key"
@@ -53,8 +62,6 @@ def dev(settings: Settings, http: str, ws: str, admin: str, workers: int, as_jso
 
     Data, keys and an operator's API key are kept in --data; the other commands find it there.
     """
-    from stagecast.cli.logs import log_to_stderr
-
     log_to_stderr()
     with _folder(settings.data_dir), _addresses(http, ws, admin) as addresses:
         raise SystemExit(_run(_completed(settings, addresses), addresses, workers, as_json))
@@ -89,14 +96,23 @@ def _addresses(http: str, ws: str, admin: str) -> Iterator[Addresses]:
             except OSError as error:
                 raise click.ClickException(f"{option} {address}: {error.strerror}; choose another address") from error
 
-        from pushy.worker import reserve
-
         yield Addresses(
             bound("--http", http, listen),
             bound("--http", "127.0.0.1:0", listen),
             bound("--admin", admin, listen),
-            bound("--ws", ws, reserve).getsockname()[:2],
+            bound("--ws", ws, _reserve).getsockname()[:2],
         )
+
+
+def _reserve(address: str) -> socket.socket:
+    """A socket that keeps HOST:PORT for workers, which listen there by SO_REUSEPORT, and out of others' hands."""
+    host, port = parse_address(address)
+    with listen(address) as probe:  # by SO_REUSEPORT alone, two devs would share a port and not know it
+        port = probe.getsockname()[1]
+    held = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    held.bind((host, port))
+    return held
 
 
 def _completed(settings: Settings, addresses: Addresses) -> Settings:
@@ -112,15 +128,31 @@ def _completed(settings: Settings, addresses: Addresses) -> Settings:
 
 
 def _run(settings: Settings, addresses: Addresses, workers: int, as_json: bool) -> int:
-    from pushy.supervisor import Supervisor
-
     made = os.fork()  # a store may start threads, and the parent of workers must have none
     if made == 0:
         os._exit(_make_credentials(settings))
     if os.waitstatus_to_exitcode(os.waitpid(made, 0)[1]):
         return 1
-    announce = _Announcement(settings, addresses, as_json)
-    return Supervisor(_children(settings, addresses, workers), tick=announce.tick).run()
+    with tempfile.TemporaryDirectory(prefix="stagecast-") as folder:  # a socket's path has 107 bytes at most
+        announcement = _Announcement(settings, addresses, as_json)
+        children = _children(settings, addresses, workers, Path(folder) / "link")
+        announcement.supervisor = Supervisor(children, tick=announcement.tick)
+        return announcement.supervisor.run()
+
+
+def _children(settings: Settings, addresses: Addresses, workers: int, link: Path) -> list[Child]:
+    def broadcaster() -> None:
+        run_broadcaster(settings, addresses.http, forward=Forward(base_url(addresses.maps)), forwarded=STAGE_MAP_PATHS)
+
+    def prefetch() -> None:
+        run_prefetch(settings, addresses.maps, key_file=settings.data_dir / SERVICE_KEY)
+
+    return [
+        Child("broadcaster", broadcaster),
+        Child("prefetch", prefetch),
+        Child("feed", partial(run_feed, settings, addresses.admin, link, workers), phase=1),
+        *(Child(f"worker-{i}", partial(run_worker, settings, i, addresses.ws, link), phase=0) for i in range(workers)),
+    ]
 
 
 def _make_credentials(settings: Settings) -> int:
@@ -143,3 +175,89 @@ def _make_credentials(settings: Settings) -> int:
         print(f"Error: {settings.store_url}: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+class _Announcement:
+    """Says once that everything answers, and keeps the dev file's pids true when a child was replaced. `tick` is for a
+    supervisor's loop."""
+
+    supervisor: Supervisor
+
+    def __init__(self, settings: Settings, addresses: Addresses, as_json: bool) -> None:
+        self._settings = settings
+        self._as_json = as_json
+        self._addresses = addresses
+        self._waiting = {
+            "the HTTP API": base_url(addresses.http),
+            "the stage-map API": base_url(addresses.maps),
+            "the host": base_url(addresses.admin),
+        }
+        self._due = time.monotonic()
+        self._grumble = self._due + 10
+        self._restarts = 0
+
+    def tick(self) -> bool:
+        if self._waiting:
+            self._look(time.monotonic())
+        elif self.supervisor.restarts != self._restarts:
+            self._write()
+        return False
+
+    def _look(self, now: float) -> None:
+        if now < self._due:
+            return
+        self._waiting = {name: base for name, base in self._waiting.items() if not _is_ready(base)}
+        self._due = time.monotonic() + 0.05
+        if not self._waiting:
+            self._write()
+            self._say()
+        elif now > self._grumble:
+            self._grumble = now + 10
+            click.echo(f"still waiting for {', '.join(self._waiting)}", err=True)
+
+    def _write(self) -> None:
+        self._restarts = self.supervisor.restarts
+        file = self._settings.data_dir / DEV_FILE
+        new = file.with_suffix(".new")
+        new.write_text(json.dumps(self._said()) + "\n")
+        new.replace(file)
+
+    def _said(self) -> dict[str, Any]:
+        pids = dict(self.supervisor.pids)
+        workers = [pids.pop(name) for name in list(pids) if name.startswith("worker-")]
+        return {
+            "ready": True,
+            "http": base_url(self._addresses.http),
+            "ws": self._addresses.ws_url,
+            "admin": base_url(self._addresses.admin),
+            "data": str(self._settings.data_dir.absolute()),
+            "pids": {"supervisor": os.getpid(), **pids, "workers": workers},
+        }
+
+    def _say(self) -> None:
+        said = self._said()
+        if self._as_json:
+            click.echo(json.dumps(said))
+            return
+        click.echo(f"""\
+Stagecast is up.
+  HTTP     {said["http"]}   (operator's key: {self._settings.data_dir / OPERATOR_KEY})
+  devices  {said["ws"]}
+  admin    {said["admin"]}
+Try, in another terminal:
+  stagecast event create final --stages upcoming,live,ended
+  stagecast device watch final
+  stagecast event go final live
+Ctrl-C stops it.""")
+
+
+def _is_ready(base: str) -> bool:
+    host, port = base.removeprefix("http://").rsplit(":", 1)
+    asking = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=0.3)
+    try:
+        asking.request("GET", "/readyz")
+        return asking.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        asking.close()
