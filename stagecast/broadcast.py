@@ -50,20 +50,24 @@ _decoder = msgspec.json.Decoder(Broadcast)
 
 def encode_broadcast(broadcast: Broadcast) -> bytes:
     """The broadcast's bytes: equal for equal broadcasts. Checked as a host checks them, so that a producer's mistake is its own
-    error and not a record every host drops. Raises BroadcastError. A legal broadcast has at most 401 bytes."""
+    error and not a record every host drops. Raises BroadcastError. A legal broadcast has at most 367 bytes."""
     data = _encoder.encode(broadcast)
     decode_broadcast(data)
     return data
 
 
 def decode_broadcast(data: bytes) -> Broadcast:
-    """Reads and checks what `encode_broadcast` wrote. Raises BroadcastError for anything else."""
+    """Reads and checks what `encode_broadcast` wrote. Raises BroadcastError for anything else, another spelling of the same JSON
+    included: a field given twice, or one hidden inside `ack`, could carry data that the schema does not know."""
     if len(data) > BROADCAST_BYTES_MAX:
         raise BroadcastError(f"{len(data)} bytes, at most {BROADCAST_BYTES_MAX} allowed")
     try:
-        return _decoder.decode(data)
+        broadcast = _decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BroadcastError(str(error)) from error
+    if _encoder.encode(broadcast) != data:
+        raise BroadcastError("not as a producer spells a broadcast")
+    return broadcast
 
 
 def for_welcome(broadcast: State) -> bytes:
