@@ -6,6 +6,7 @@ import itertools
 import msgspec
 import pytest
 
+from stagecast.broadcast import AckPolicy
 from stagecast.event import (
     LINGER_MS,
     REMEMBERED,
@@ -271,9 +272,9 @@ def test_the_cadence_repeats_until_a_day_after_the_end(head: Head, after: int, e
 def test_a_broadcast_says_what_the_census_asked_for() -> None:
     """Map, window and ack policy are those of the delivery the transition was accepted with."""
     head = at("live")
-    delivery = Delivery(map="1764000000000-a", fetch=5000, ack=None)
+    delivery = Delivery(map="1764000000000-a", fetch=5000, ack=AckPolicy(5, 6))
     broadcast = moved(transition(head, PLAN, ask("pause"), delivery, head.ts + 5000)).broadcast()
-    assert (broadcast.map, broadcast.fetch, broadcast.ack) == ("1764000000000-a", 5000, None)
+    assert (broadcast.map, broadcast.fetch, broadcast.ack) == ("1764000000000-a", 5000, AckPolicy(5, 6))
     assert broadcast.order == (GEN, head.seq + 1)
 
 
