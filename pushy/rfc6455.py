@@ -5,8 +5,8 @@
         ...
 
 Nothing is kept between calls unless a frame or a fragmented message is under way, so an idle connection costs one small object.
-A `Violation` is the last event there is: the connection fails with its code (RFC 6455 §7.1.7) and further bytes are ignored, as they
-are after a Close (§5.5.1).
+A `Violation` is the last event there is: the connection fails with its code (RFC 6455 §7.1.7) and further bytes are ignored, as
+they are after a Close (§5.5.1).
 """
 
 import codecs
@@ -29,6 +29,7 @@ HEADER_BYTES_MAX = 14
 NO_STATUS = 1005
 PROTOCOL_ERROR = 1002
 INVALID_DATA = 1007
+POLICY = 1008
 TOO_BIG = 1009
 
 
@@ -39,7 +40,9 @@ class Limits:
     message: int
     """Bytes of one message, all fragments together."""
     fragments: int = 64
-    """Frames of one message, empty ones included: an endless row of empty fragments would cost time without ever reaching `message`."""
+    """Frames of one message, empty ones included: endless empty fragments would cost time without ever reaching `message`."""
+    burst: int = 256
+    """Frames in one read: a buffer full of tiny frames would hold the loop for 0.1 s."""
 
 
 class Message(Struct, frozen=True, gc=False):
@@ -201,11 +204,14 @@ class FrameReader:
         return Message(text, True)
 
     def _read(self, data: bytes, events: list[Event]) -> None:
-        at = 0
+        at = frames = 0
         if self._rest:
             data = self._rest + data
             self._rest = b""
         while not self._over:
+            frames += 1
+            if frames > self._limits.burst:
+                raise _Fail(POLICY, f"more than {self._limits.burst} frames at once")
             frame = self._frame
             if frame is None:
                 size, frame = self._header(data, at)
@@ -221,7 +227,7 @@ class FrameReader:
                 return
 
     def _header(self, data: bytes, at: int) -> tuple[int, _Frame | None]:
-        """The header at `at` and its length, checked as far as it is there; None while octets of it are missing (RFC 6455 §5.2)."""
+        """The header at `at` and its length, checked as far as it is there; None while octets are missing (RFC 6455 §5.2)."""
         there = len(data) - at
         if there == 0:
             return 0, None

@@ -1,0 +1,539 @@
+"""Which connections of a worker follow which event, and what each is still owed. Pure: no socket, no clock.
+
+State is no queue (latest wins): a connection that falls behind is owed the newest state of each event, then the newest hint, never
+more. A fan-out goes in chunks over an event's places; a newer state swaps the frame under it and the cursor goes on, once around.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Protocol
+
+from pushy.link import Hinted, Update
+from stagecast.names import MapVersion
+from stagecast.receipts import Receipt, latency_bucket
+from stagecast.wire.frames import Ack, Position
+from stagecast.wire.sampling import ack_hash
+
+CHUNK = 256
+"""Connections written to before the loop gets its turn: 1.5 ms."""
+TALLIES_MAX = 3
+"""States of an event whose acks are still counted."""
+EVENTS_FOLLOWED_MAX = 10_000
+"""Events one worker follows: a token of `*` must not make it remember every name that a device can think of."""
+ACK_ALL = 1 << 32
+
+Order = tuple[int, int]
+"""(gen, seq)."""
+
+STATE, HINT, IN_FLIGHT = 1, 2, 4
+"""What a place is owed; IN_FLIGHT: its newest state is partly with the transport."""
+
+
+class Outlet(Protocol):
+    """A connection, as the hub knows it."""
+
+    unsent: bool
+    """Whether bytes written to it wait in this process."""
+    places: "tuple[Place, ...]"
+
+    def write(self, frame: bytes) -> None:
+        """Takes the whole frame. `unsent` tells afterwards whether all of it went to the kernel."""
+        ...
+
+    @property
+    def device(self) -> str: ...
+
+
+class Place:
+    """One connection's seat at one event."""
+
+    __slots__ = ("acked", "at", "event", "index", "map", "outlet", "owes", "sent")
+
+    def __init__(self, outlet: Outlet, event: "Followed", order: Order) -> None:
+        self.outlet = outlet
+        self.event = event
+        self.index = 0
+        self.sent = order
+        """The newest state it was given or is owed. Compared by identity with its event's."""
+        self.acked = order
+        """Acks of states up to this one don't count: it joined here, or has acked it."""
+        self.at: Order = NOWHERE
+        self.map: MapVersion | None = None
+        self.owes = 0
+
+
+NOWHERE: Order = (0, 0)
+
+
+class Tally:
+    """What became of one state. `audience` = `written` + `pending` + `superseded` + `closed`, always."""
+
+    __slots__ = (
+        "asked", "audience", "closed", "ignored", "latency", "missing", "order", "p", "pending", "superseded", "switched",
+        "unhashed", "written",
+    )  # fmt: skip
+
+    def __init__(self, order: Order, p: int, audience: list[Place]) -> None:
+        self.order = order
+        self.p = p
+        self.audience = self.pending = len(audience)
+        self.written = self.superseded = self.closed = 0
+        self.asked = self.audience if p >= ACK_ALL else 0
+        self.switched = self.missing = self.ignored = 0
+        self.latency: dict[int, int] = {}
+        self.unhashed = [place.outlet.device for place in audience] if 0 < p < ACK_ALL else []
+        """Devices of the audience of which it is not known yet whether they are asked: that waits until all have the state."""
+
+
+class Lane:
+    """The way of one frame around an event's places: `left` places from `cursor` on have not been passed."""
+
+    __slots__ = ("cursor", "left")
+
+    def __init__(self) -> None:
+        self.cursor = self.left = 0
+
+    def start(self, places: int) -> None:
+        """Once around. One under way goes on where it is; a new one starts somewhere else than the last, so that nobody is always
+        last (the golden section of the circle: each start is far from those before)."""
+        if not self.left and places:
+            self.cursor = (self.cursor + int(places * 0.381966) + 1) % places
+        self.left = places
+
+    def take(self, places: list[Place], limit: int) -> list[Place]:
+        """The next places, at most `limit`."""
+        if self.cursor >= len(places):
+            self.cursor = 0
+        part = places[self.cursor : self.cursor + min(limit, self.left)]
+        self.left = min(self.left, len(places)) - len(part)
+        self.cursor += len(part)
+        return part
+
+
+class Followed:
+    """An event that somebody of this worker follows or waits for."""
+
+    __slots__ = (
+        "began", "e", "frame", "hint", "hints", "idle", "map", "maps", "order", "orders", "places", "states", "tallies",
+        "told", "waiters", "wanted", "welcome",
+    )  # fmt: skip
+
+    def __init__(self, e: str, now: float) -> None:
+        self.e = e
+        self.order: Order | None = None
+        self.frame = self.welcome = b""
+        self.map: MapVersion | None = None
+        self.hint: bytes | None = None
+        self.places: list[Place] = []
+        self.states, self.hints = Lane(), Lane()
+        self.tallies: deque[Tally] = deque(maxlen=TALLIES_MAX)
+        self.waiters: dict[Outlet, None] = {}
+        self.wanted = now
+        """When its head was asked for."""
+        self.idle: float | None = None
+        """Since when nobody follows it."""
+        self.began = now
+        """When the fan-out under way began."""
+        self.orders: Counter[Order] = Counter()
+        self.maps: Counter[MapVersion | None] = Counter()
+        self.told: dict[Order, tuple[float, Receipt]] = {}
+
+
+WriteAll = Callable[[bytes, list[Place]], list[Place]]
+"""Writes a frame to places none of whose outlets has anything unsent; gives back those that have now."""
+
+
+class Hub:
+    def __init__(self, write_all: WriteAll) -> None:
+        self._write_all = write_all
+        self._events: dict[str, Followed] = {}
+        self._busy: deque[Followed] = deque()
+        """Events with a lane under way, each taking its turn."""
+        self._hashing: deque[Tally] = deque()
+        self.deliveries = self.superseded = self.stale = self.hinted = self.refused_busy = 0
+
+    # interest
+
+    def head(self, event: str) -> bytes | None:
+        """The event's head as a welcome's `state` object, if it is known."""
+        followed = self._events.get(event)
+        return followed.welcome if followed and followed.order else None
+
+    @property
+    def events(self) -> list[str]:
+        return list(self._events)
+
+    def want(self, outlet: Outlet, events: list[str], now: float) -> tuple[list[str], list[str]]:
+        """`outlet` waits for these events' heads. Gives (events to ask the feed for: nobody waited for them before, events that
+        are too many for this worker)."""
+        new, over = [], []
+        for e in events:
+            followed = self._events.get(e)
+            if followed is None:
+                if len(self._events) >= EVENTS_FOLLOWED_MAX:
+                    over.append(e)
+                    continue
+                followed = self._events[e] = Followed(e, now)
+                new.append(e)
+            followed.idle = None
+            followed.waiters[outlet] = None
+        return new, over
+
+    def refused(self, event: str) -> list[Outlet]:
+        """The event's head can't be had: who waited for it. An event whose head is known stays as it is."""
+        followed = self._events.get(event)
+        if followed is None:
+            return []
+        waiters, followed.waiters = list(followed.waiters), {}
+        if followed.order is None:
+            del self._events[event]
+        return waiters
+
+    def overdue(self, before: float) -> list[str]:
+        """Events whose head was asked for before `before` and is not known."""
+        return [f.e for f in self._events.values() if f.order is None and f.wanted < before]
+
+    def abandoned(self, before: float) -> list[str]:
+        """Forgets events that nobody has followed since `before`, and gives them."""
+        gone = [f.e for f in self._events.values() if f.idle is not None and f.idle < before]
+        for e in gone:
+            del self._events[e]
+        return gone
+
+    # places
+
+    def join(self, outlet: Outlet, at: list[Position], now: float) -> None:
+        """`outlet` has just been given these events' heads and follows them; a seat it has already gets the position."""
+        for position in at:
+            followed = self._events.get(position.e)
+            if followed is None or followed.order is None:
+                continue
+            followed.waiters.pop(outlet, None)
+            followed.idle = None
+            if (place := self._place(outlet, position.e)) is None:
+                place = Place(outlet, followed, followed.order)
+                self._seat(place)
+            else:
+                self._unmark(place)
+            self._mark(place, position)
+
+    def moved(self, outlet: Outlet, at: list[Position]) -> None:
+        """Where the device says it stands."""
+        for position in at:
+            if place := self._place(outlet, position.e):
+                self._unmark(place)
+                self._mark(place, position)
+
+    def leave(self, outlet: Outlet, events: list[str] | None, now: float) -> None:
+        """`outlet` follows `events` no more (None: it is gone)."""
+        for e in events if events is not None else []:
+            if (followed := self._events.get(e)) and followed.waiters.pop(outlet, 0) is None:
+                self._maybe_idle(followed, now)
+        gone = [place for place in outlet.places if events is None or place.event.e in events]
+        outlet.places = tuple(place for place in outlet.places if place not in gone)
+        for place in gone:
+            self._unseat(place)
+            self._maybe_idle(place.event, now)
+
+    def forget(self, outlet: Outlet, wanted: list[str], now: float) -> None:
+        """A connection is gone; `wanted` are events that it may still wait for."""
+        self.leave(outlet, wanted, now)
+        self.leave(outlet, None, now)
+
+    def _place(self, outlet: Outlet, e: str) -> Place | None:
+        for place in outlet.places:
+            if place.event.e == e:
+                return place
+        return None
+
+    def _seat(self, place: Place) -> None:
+        followed = place.event
+        place.index = len(followed.places)
+        followed.places.append(place)
+        place.outlet.places = (*place.outlet.places, place)
+        for lane in (followed.states, followed.hints):
+            if lane.left:
+                lane.left += 1  # the circle has grown by one, and so has what is left of it
+
+    def _unseat(self, place: Place) -> None:
+        followed = place.event
+        self._unmark(place)
+        if self._is_pending(place):
+            tally = followed.tallies[-1]
+            tally.pending -= 1
+            tally.closed += 1
+        place.owes = 0
+        last = followed.places.pop()
+        if last is place:
+            return
+        followed.places[place.index] = last
+        last.index = place.index
+        # `last` may have moved from the part still to come into the part already passed: it gets its turn now.
+        if followed.states.left:
+            self._give_state(last)
+        if followed.hints.left:
+            self._give_hint(last)
+
+    def _maybe_idle(self, followed: Followed, now: float) -> None:
+        if not followed.places and not followed.waiters:
+            followed.idle = now
+
+    def _is_pending(self, place: Place) -> bool:
+        return place.sent is not place.event.order or place.owes & (STATE | IN_FLIGHT) != 0
+
+    def _mark(self, place: Place, position: Position) -> None:
+        followed = place.event
+        at = (position.gen, position.seq)
+        if at == followed.order:
+            at = followed.order  # one object for all who are at the head
+        place.at = at if at != NOWHERE else NOWHERE
+        place.map = followed.map if position.map == followed.map else position.map
+        followed.orders[place.at] += 1
+        followed.maps[place.map] += 1
+
+    def _unmark(self, place: Place) -> None:
+        followed = place.event
+        for counter, key in ((followed.orders, place.at), (followed.maps, place.map)):
+            counter[key] -= 1  # type: ignore[index]
+            if not counter[key]:  # type: ignore[index]
+                del counter[key]  # type: ignore[arg-type]
+
+    # states and hints
+
+    def update(self, update: Update, now: float) -> list[Outlet] | None:
+        """A head from the feed. Gives who waited for it; None for one that is not newer (duplicates are free)."""
+        followed = self._events.get(update.e)
+        order = (update.gen, update.seq)
+        if followed is None or (followed.order is not None and order <= followed.order):
+            self.stale += 1
+            return None
+        if followed.tallies:
+            last = followed.tallies[-1]
+            last.superseded += last.pending
+            self.superseded += last.pending
+            last.pending = 0
+        followed.order, followed.frame, followed.welcome, followed.map = order, update.frame, update.welcome, update.map
+        tally = Tally(order, update.ack, followed.places)
+        followed.tallies.append(tally)
+        if tally.unhashed:
+            self._hashing.append(tally)
+        if followed.places:
+            followed.began = now
+            followed.states.start(len(followed.places))
+            self._begin(followed)
+        waiters, followed.waiters = list(followed.waiters), {}
+        if not followed.places and not waiters:
+            followed.idle = now
+        return waiters
+
+    def hinted_event(self, hinted: Hinted) -> None:
+        """A hint from the feed, for all who follow its event."""
+        followed = self._events.get(hinted.e)
+        if followed is not None and followed.places:
+            followed.hint = hinted.frame
+            followed.hints.start(len(followed.places))
+            self._begin(followed)
+
+    def _begin(self, followed: Followed) -> None:
+        if followed not in self._busy:
+            self._busy.append(followed)
+
+    @property
+    def working(self) -> bool:
+        """Whether `step` has something to do."""
+        return bool(self._busy or self._hashing)
+
+    def step(self, limit: int = CHUNK) -> Followed | None:
+        """One chunk of one event's fan-out; gives the event when its states have just been through."""
+        if not self._busy:
+            self._hash(limit)
+            return None
+        followed = self._busy.popleft()
+        done = None
+        if followed.states.left:
+            self._fan_out_state(followed, limit)
+            done = None if followed.states.left else followed
+        elif followed.hints.left:
+            self._fan_out_hint(followed, limit)
+        if followed.states.left or followed.hints.left:
+            self._busy.append(followed)
+        return done
+
+    def _fan_out_state(self, followed: Followed, limit: int) -> None:
+        order, tally = followed.order, followed.tallies[-1]
+        assert order is not None
+        part = followed.states.take(followed.places, limit)
+        ready = [place for place in part if place.sent is not order and not place.outlet.unsent]
+        if len(ready) != len(part):
+            for place in part:
+                if place.sent is not order and place.outlet.unsent:
+                    place.sent = order
+                    place.owes |= STATE
+        for place in ready:
+            place.sent = order
+        stuck = self._write_all(followed.frame, ready)
+        for place in stuck:
+            place.owes = place.owes & ~STATE | IN_FLIGHT
+        sent = len(ready) - len(stuck)
+        tally.written += sent
+        tally.pending -= sent
+        self.deliveries += sent
+
+    def _fan_out_hint(self, followed: Followed, limit: int) -> None:
+        assert followed.hint is not None
+        part = followed.hints.take(followed.places, limit)
+        for place in part:
+            if place.outlet.unsent:
+                place.owes |= HINT
+        ready = [place for place in part if not place.outlet.unsent]
+        self._write_all(followed.hint, ready)
+        self.hinted += len(ready)
+
+    def _give_state(self, place: Place) -> None:
+        """The newest state for one place that has not been given it, now or as soon as its outlet is drained."""
+        followed = place.event
+        assert followed.order is not None
+        if place.sent is followed.order and not place.owes & STATE:
+            return
+        place.sent = followed.order
+        if place.outlet.unsent:
+            place.owes |= STATE
+            return
+        place.owes &= ~STATE
+        place.outlet.write(followed.frame)
+        if place.outlet.unsent:
+            place.owes |= IN_FLIGHT
+        else:
+            self._written(followed.tallies[-1])
+
+    def _give_hint(self, place: Place) -> None:
+        """The newest hint; one too many does no harm."""
+        if place.outlet.unsent:
+            place.owes |= HINT
+        elif place.event.hint is not None:
+            place.owes &= ~HINT
+            place.outlet.write(place.event.hint)
+            self.hinted += 1
+
+    def _written(self, tally: Tally) -> None:
+        tally.pending -= 1
+        tally.written += 1
+        self.deliveries += 1
+
+    def drained(self, outlet: Outlet) -> None:
+        """All that was written to `outlet` is with the kernel: what it is owed follows, states first."""
+        for place in outlet.places:
+            if place.owes & IN_FLIGHT:
+                place.owes &= ~IN_FLIGHT
+                if place.sent is place.event.order and not place.owes & STATE:
+                    self._written(place.event.tallies[-1])
+        for place in outlet.places:
+            if outlet.unsent:
+                return
+            if place.owes & STATE:
+                self._give_state(place)
+        for place in outlet.places:
+            if outlet.unsent:
+                return
+            if place.owes & HINT:
+                self._give_hint(place)
+
+    def deliver(self, outlet: Outlet, frame: bytes) -> int:
+        """A `map` or `msg` for one connection: 200, or 503 while it has unsent bytes, for these are not kept."""
+        if outlet.unsent:
+            self.refused_busy += 1
+            return 503
+        outlet.write(frame)
+        return 200
+
+    # receipts
+
+    def ack(self, outlet: Outlet, ack: Ack) -> bool:
+        """Counts an ack. False if nobody asked this device for it, or it has come before."""
+        place = self._place(outlet, ack.e)
+        order = (ack.gen, ack.seq)
+        if place is None or order <= place.acked:
+            return False
+        tally = next((one for one in place.event.tallies if one.order == order), None)
+        if tally is None or (place.owes & STATE and order == place.event.order):
+            return False
+        if tally.p < ACK_ALL and ack_hash(outlet.device, *order) >= tally.p:
+            return False
+        place.acked = tally.order
+        match ack.r:
+            case "switched":
+                tally.switched += 1
+            case "missing":
+                tally.missing += 1
+            case "ignored":
+                tally.ignored += 1
+        bucket = latency_bucket(ack.ms)
+        tally.latency[bucket] = tally.latency.get(bucket, 0) + 1
+        if order > place.at:
+            self._unmark(place)
+            self._mark(place, Position(ack.e, ack.gen, ack.seq, place.map))
+        return True
+
+    def _hash(self, limit: int) -> None:
+        """Counts whom the policy of a state asks, a chunk at a time."""
+        if not self._hashing:
+            return
+        tally = self._hashing[0]
+        part, tally.unhashed = tally.unhashed[:limit], tally.unhashed[limit:]
+        tally.asked += sum(ack_hash(device, *tally.order) < tally.p for device in part)
+        if not tally.unhashed:
+            self._hashing.popleft()
+
+    def receipts(self, blank: Receipt, now: float, alive: float) -> list[Receipt]:
+        """The receipts that changed since they were last given, and of each event's newest state at least every `alive` seconds.
+        `blank` holds who counts, and when."""
+        out: list[Receipt] = []
+        for followed in self._events.values():
+            told = followed.told
+            for tally in followed.tallies:
+                receipt = self._receipt(blank, followed, tally)
+                before = told.get(tally.order)
+                newest = tally.order == followed.order
+                if before is not None and (not newest or now - before[0] < alive) and _same(before[1], receipt):
+                    continue
+                told[tally.order] = (now, receipt)
+                out.append(receipt)
+            if len(told) > TALLIES_MAX:
+                kept = {tally.order for tally in followed.tallies}
+                followed.told = {order: one for order, one in told.items() if order in kept}
+        return out
+
+    def _receipt(self, blank: Receipt, followed: Followed, tally: Tally) -> Receipt:
+        at_or_past = sum(count for order, count in followed.orders.items() if order >= tally.order)
+        holding = len(followed.places)
+        if (wanted := followed.map) is not None:
+            holding = sum(
+                count for version, count in followed.maps.items() if version is not None and version >= wanted
+            )
+        gen, seq = tally.order
+        return Receipt(
+            host=blank.host, boot=blank.boot, worker=blank.worker, ts=blank.ts, left=blank.left,
+            e=followed.e, gen=gen, seq=seq,
+            audience=tally.audience, written=tally.written, pending=tally.pending,
+            superseded=tally.superseded, closed=tally.closed,
+            asked=tally.asked, switched=tally.switched, missing=tally.missing, ignored=tally.ignored,
+            latency=dict(tally.latency),
+            subscribed=len(followed.places), at_or_past=at_or_past, holding=holding,
+        )  # fmt: skip
+
+    def ahead(self) -> int:
+        """Connections whose devices stand past their event's head: something went back (a store restored from a backup)."""
+        return sum(
+            count
+            for followed in self._events.values()
+            if followed.order is not None
+            for order, count in followed.orders.items()
+            if order > followed.order
+        )
+
+
+def _same(one: Receipt, other: Receipt) -> bool:
+    return all(getattr(one, name) == getattr(other, name) for name in Receipt.__struct_fields__ if name != "ts")
+
+
+__all__ = ["CHUNK", "Followed", "Hub", "Outlet", "Place", "Tally"]
