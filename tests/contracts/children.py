@@ -5,13 +5,14 @@ A child prints a line for each thing it did, once that was acknowledged.
 
 import asyncio
 import contextlib
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from kv import Put, StoreError, open_store
+from kv import OutcomeUnknown, Put, StoreError, open_store
 from stagecast.log import LogError, Topic, open_log
 
 LANES = 8
@@ -140,17 +141,21 @@ async def set_for_ever(url: str, record: str, key: str) -> None:
 async def increment(url: str, record: str, key: str, count: str) -> None:
     """Sets one item `count` times successfully, against others that do the same; prints the versions."""
     store = await open_store(url)
-    for _ in range(int(count)):
-        while True:
+    for n in range(int(count)):
+        value = f"{os.getpid()}-{n}".encode()
+        done = None
+        while done is None:
             found = await store.read(record, key)
-            now = found.version if found else None
-            if done := await store.compare_and_set(record, key, b"x", now):
-                print(done.version, flush=True)
-                break
+            try:
+                done = await store.compare_and_set(record, key, value, found.version if found else None)
+            except OutcomeUnknown:
+                found = await store.read(record, key)
+                done = found if found and found.value == value else None
+        print(done.version, flush=True)
     await store.close()
 
 
-def _forever() -> "range":
+def _forever() -> range:
     return range(sys.maxsize)
 
 
