@@ -1,0 +1,126 @@
+"""The events that this process knows, with their heads in memory: what the cadence repeats and the schedule looks at.
+
+A head here may be behind the store by a moment, never ahead of it: whoever acts on it does so by compare-and-set, and the log
+takes an old broadcast without harm (rule 5). It is brought up to date by this process's own changes, by the records of all
+producers in the log, and by the cadence's reads; so reads are about one per event and second at the very most.
+"""
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+
+import structlog
+
+from broadcaster.heads import Damaged, Heads, Kept
+from broadcaster.tail import follow
+from broadcaster.together import together
+from kv import StoreError
+from stagecast.broadcast import Broadcast
+from stagecast.clock import Clock
+from stagecast.event import Head, active
+from stagecast.log import MessageLog, Positions, Topic
+from stagecast.plan import Plan
+from stagecast.records import RecordError, decode_record
+
+EVENTS_MAX = 100_000
+"""Events in memory; over it new ones are left out (`left_out`) until old ones are forgotten."""
+FRESH = 1.0
+"""Seconds in which a record of the log, if no newer than our head, is no reason to read the head again."""
+
+_log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Known:
+    """One event in memory."""
+
+    kept: Kept
+    plan: Plan
+    read_at: float
+    """Monotonic seconds."""
+    in_history: tuple[int, int] = (0, 0)
+    """(gen, seq) up to which this process knows history to be complete."""
+
+    @property
+    def head(self) -> Head:
+        return self.kept.head
+
+
+class Roster:
+    """Event id → what is known. `changed` is set whenever a head is new here."""
+
+    def __init__(self, heads: Heads, clock: Clock) -> None:
+        self._heads = heads
+        self._clock = clock
+        self._events: dict[str, Known] = {}
+        self.changed = asyncio.Event()
+        self.left_out = 0
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def get(self, event: str) -> Known | None:
+        return self._events.get(event)
+
+    def all(self) -> list[Known]:
+        return list(self._events.values())
+
+    def active(self) -> list[Known]:
+        """Those that the cadence repeats now."""
+        now = self._clock.now()
+        return [known for known in self._events.values() if active(known.head, known.plan, now)]
+
+    def saw(self, kept: Kept, plan: Plan) -> Known | None:
+        """Takes note of a head just read or made. An older version than the one known changes nothing."""
+        event = kept.head.event
+        known = self._events.get(event)
+        if known is None:
+            if len(self._events) >= EVENTS_MAX:
+                self.left_out += 1
+                return None
+            known = self._events[event] = Known(kept, plan, self._clock.monotonic())
+            self.changed.set()
+        elif kept.version > known.kept.version:
+            known.kept, known.plan = kept, plan
+            self.changed.set()
+        known.read_at = self._clock.monotonic()
+        return known
+
+    async def refresh(self, event: str) -> Known | None:
+        """Reads the head from the store. Raises StoreUnavailable. None for an event that never was."""
+        kept = await self._heads.read(event)
+        return None if kept is None else self.saw(kept, await self._heads.plan(kept.head))
+
+    def wants(self, record: Broadcast) -> bool:
+        """Whether this record of the log is a reason to read its event's head: it is newer, or it may tell of a change at the
+        same seq (plan, hold) and our copy is not of this second."""
+        known = self._events.get(record.e)
+        if known is None or record.order > (known.head.gen, known.head.seq):
+            return True
+        return self._clock.monotonic() - known.read_at >= FRESH
+
+
+async def watch_log(roster: Roster, log: MessageLog, positions: Positions) -> None:
+    """Reads the events log from `positions` (or over a gap from its end) and the heads that its broadcasts tell to be new, for
+    ever. What is missed here (kv down, a gap) the cadence reads."""
+
+    async def start() -> Positions:
+        return await log.end(Topic.EVENTS) if gaps else positions
+
+    async def refresh(event: str) -> None:
+        with contextlib.suppress(StoreError, Damaged):
+            await roster.refresh(event)
+
+    gaps = False
+    async for batch in follow(log, Topic.EVENTS, start):
+        gaps = True
+        told: dict[str, None] = {}
+        for record in batch:
+            try:
+                said = decode_record(record.value)
+            except RecordError as error:
+                _log.warning("strange record in the log", key=record.key, error=str(error))
+                continue
+            if isinstance(said, Broadcast) and roster.wants(said):
+                told[said.e] = None
+        await together(refresh, told)

@@ -1,0 +1,189 @@
+"""The broadcaster as a process: opens store and log, builds the parts, runs them until SIGTERM or SIGINT."""
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import structlog
+import uvloop
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from broadcaster.api import Parts, http_api
+from broadcaster.bodies import Health, Readiness
+from broadcaster.cadence import Cadence
+from broadcaster.firing import Firing
+from broadcaster.heads import Heads
+from broadcaster.metrics import Metrics
+from broadcaster.producer import Producer
+from broadcaster.publisher import Publisher
+from broadcaster.receipts import Ledger, keep_ledger
+from broadcaster.roster import Roster, watch_log
+from kv import KeyValue, StoreUnavailable, open_store
+from stagecast.access import Gate
+from stagecast.clock import Clock, SystemClock
+from stagecast.event import Head
+from stagecast.http import Problem, answer, serving
+from stagecast.log import LogUnavailable, MessageLog, Topic, open_log
+from stagecast.receipts import Progress
+from stagecast.records import API_KEYS
+from stagecast.settings import Settings
+
+RETRY = 1.0
+"""Seconds between attempts to open the store or the log."""
+CLOSE_WAIT = 1.5
+"""Seconds for appends under way and the adapters at the end."""
+KEYS_REMEMBERED = 1000
+_log = structlog.get_logger()
+T = TypeVar("T")
+
+
+def run_broadcaster(
+    settings: Settings, http: str | socket.socket, *, forward: ASGIApp | None = None, forwarded: Sequence[str] = ()
+) -> None:
+    """Serves the HTTP API at `http` (HOST:PORT or a listening socket) and carries out plans and cadence, until SIGTERM or
+    SIGINT; then returns within 2 s. Requests to paths that start with one of `forwarded` go to the ASGI app `forward`.
+
+    A store or log that is down at the start is waited for, not ready meanwhile. Raises ValueError for a setting that can't
+    be, OSError when the address can't be had.
+    """
+    uvloop.run(_main(settings, http, Front(forward, forwarded)))
+
+
+class Front:
+    """What answers at the port: from the first moment, though the API behind it may not be there yet."""
+
+    def __init__(self, forward: ASGIApp | None = None, forwarded: Sequence[str] = ()) -> None:
+        self._forward = forward
+        self._forwarded = tuple(forwarded)
+        self.api: ASGIApp | None = None
+        self.waits_for = "starting"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope.get("path", "")
+        if self._forward is not None and path.startswith(self._forwarded):
+            await self._forward(scope, receive, send)
+        elif self.api is not None:
+            await self.api(scope, receive, send)
+        elif path == "/healthz":
+            await answer(Health(True))(scope, receive, send)
+        elif path == "/readyz":
+            standing = Readiness(False, "down", "late", self.waits_for)
+            await answer(standing, 503)(scope, receive, send)
+        else:
+            detail = f"not ready: {self.waits_for}"
+            await Problem(503, "Service Unavailable", detail, {"Retry-After": "2"}).response()(scope, receive, send)
+
+
+async def _main(settings: Settings, http: str | socket.socket, front: Front) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with serving(Starlette(routes=[Mount("/", app=front)]), http) as url:
+        _log.info("broadcaster answers", url=url)
+        work = asyncio.create_task(_work(settings, front))
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait([work, stopped], return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        work.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await work  # if it broke, this raises what broke it: the process ends, a supervisor starts it again
+    _log.info("broadcaster stopped")
+
+
+async def _work(settings: Settings, front: Front) -> None:
+    async with contextlib.AsyncExitStack() as opened:
+        front.waits_for = "the store does not answer"
+        store = await _patiently(lambda: open_store(settings.store_url, settings.store_password), "store")
+        opened.push_async_callback(_close, store.close)
+        front.waits_for = "the log does not answer"
+        log = await _patiently(lambda: open_log(settings.log_url, settings.log_password), "log")
+        opened.push_async_callback(_close, log.close)
+        async with broadcasting(store, log, SystemClock()) as api:
+            front.api = api
+            await asyncio.Event().wait()
+
+
+@contextlib.asynccontextmanager
+async def broadcasting(store: KeyValue, log: MessageLog, clock: Clock) -> AsyncIterator[Starlette]:
+    """The whole tier on this store and log: plans fire, the cadence runs and the yielded API answers while it is open. A part
+    that breaks ends it with an ExceptionGroup."""
+    parts, cadence, firing = compose(store, log, clock)
+    async with asyncio.TaskGroup() as tasks:
+        running = [
+            tasks.create_task(keep_ledger(parts.ledger, log, clock)),
+            tasks.create_task(_watch(parts.roster, log)),
+            tasks.create_task(cadence.run()),
+            tasks.create_task(firing.run()),
+        ]
+        try:
+            yield http_api(parts, Gate(_remembering(store), clock.monotonic))
+        finally:
+            for task in running:
+                task.cancel()
+            await parts.publisher.drain(CLOSE_WAIT / 3)
+
+
+def compose(store: KeyValue, log: MessageLog, clock: Clock) -> tuple[Parts, Cadence, Firing]:
+    """The parts of one broadcaster, nothing running yet."""
+    heads, ledger = Heads(store), Ledger()
+    roster, publisher = Roster(heads, clock), Publisher(log, clock)
+
+    def census(head: Head) -> Progress:
+        return ledger.progress(head.event, head.gen, head.seq, clock.now())
+
+    producer = Producer(heads, roster, publisher, clock, census)
+    cadence, firing = Cadence(heads, roster, publisher, clock), Firing(producer, roster, clock)
+
+    def ready() -> Readiness:
+        well = cadence.store_answers
+        return Readiness(well and publisher.standing == "ok", "ok" if well else "down", publisher.standing)
+
+    metrics = Metrics(producer, publisher, cadence, firing, roster, ledger, {})
+    return Parts(store, heads, roster, producer, publisher, ledger, metrics, clock, ready), cadence, firing
+
+
+async def _watch(roster: Roster, log: MessageLog) -> None:
+    positions = await _patiently(lambda: log.end(Topic.EVENTS), "log")
+    await watch_log(roster, log, positions)
+
+
+async def _patiently(attempt: Callable[[], Awaitable[T]], what: str) -> T:
+    """The result, as soon as there is one."""
+    while True:
+        try:
+            return await attempt()
+        except (StoreUnavailable, LogUnavailable) as error:
+            _log.warning(f"{what} does not answer", error=str(error))
+            await asyncio.sleep(RETRY)
+
+
+def _remembering(store: KeyValue) -> Callable[[str], Awaitable[bytes | None]]:
+    """Reads API keys; one that was good goes on being good while the store is down."""
+    good: dict[str, bytes] = {}
+
+    async def read(digest: str) -> bytes | None:
+        try:
+            kept = await store.get(API_KEYS, digest)
+        except StoreUnavailable:
+            if digest in good:
+                return good[digest]
+            raise
+        if kept is None:
+            good.pop(digest, None)
+        elif len(good) < KEYS_REMEMBERED:
+            good[digest] = kept
+        return kept
+
+    return read
+
+
+async def _close(close: Callable[[], Awaitable[None]]) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_WAIT / 3):
+            await close()
