@@ -75,7 +75,13 @@ class Gauges(Struct, frozen=True, tag=True):
     """A worker's metrics, once a second: counters are cumulative since its boot."""
 
     values: dict[str, float]
-    """Metric name (with labels in Prometheus' text form) → value."""
+    """Metric name (with labels in Prometheus' text form) → value. CONNECTIONS is always there."""
+
+
+CONNECTIONS = "stagecast_connections"
+"""Gauge: connections open at this worker, of any state: a drain is over when it is 0 everywhere."""
+AHEAD = "stagecast_devices_ahead_total"
+"""Counter: positions that devices stated and that were greater than the head (the store was restored from a backup)."""
 
 
 # feed → worker

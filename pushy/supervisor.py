@@ -261,6 +261,34 @@ def run_child(child: Child) -> int:
         sys.stderr.flush()
 
 
+def check(run: Callable[[], None], timeout: float) -> str | None:
+    """Runs something in a process of its own, so that the threads it starts are not the parent's. What went wrong, in one line,
+    or None. It gets `timeout` seconds."""
+    reading, writing = os.pipe()
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            _die_with(parent)
+            os.close(reading)
+            run()
+            status = 0
+        except BaseException as error:
+            os.write(writing, (str(error) or type(error).__name__).encode()[:1000])
+        finally:
+            os._exit(status)
+    os.close(writing)
+    try:
+        ready, _, _ = select.select([reading], [], [], timeout)
+        said = os.read(reading, 1000).decode(errors="replace") if ready else f"no answer within {timeout:g} s"
+    finally:
+        os.close(reading)
+        os.kill(pid, signal.SIGKILL)  # has no effect on one that is done
+        _, status = os.waitpid(pid, 0)
+    return said.replace("\n", " ") or (None if status == 0 else f"ended with status {status}")
+
+
 def _die_with(parent: int) -> None:
     """This process is killed when its parent dies, however that dies."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,448 @@
+"""The feed: the one process of a host that reads the log and the store, and feeds the host's workers over a Unix socket."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import assert_never
+
+import structlog
+import uvloop
+
+from kv import KeyValue, open_store
+from pushy.admin import Draining, Standing, admin_app
+from pushy.delivery import Deliveries, Entry, Outcome
+from pushy.heads import Refuse, Tell
+from pushy.link import (
+    AHEAD,
+    CONNECTIONS,
+    Began,
+    Counted,
+    Delivered,
+    Drain,
+    Ended,
+    Follow,
+    FromWorker,
+    Gauges,
+    Hinted,
+    Joined,
+    Readiness,
+    Refused,
+    Replaced,
+    Revoked,
+    Sessions,
+    Steer,
+    Unfollow,
+    Update,
+    pack,
+)
+from pushy.link_server import WorkerLink, listening_for_workers
+from pushy.metrics import HostCollector
+from pushy.outbox import Counted as CountedByWorker
+from pushy.outbox import Outbox
+from pushy.registry import GRACE, Place, Places, Registry
+from pushy.rfc6455 import server_frame
+from pushy.roads import Roads
+from pushy.steering import CALM, Storm
+from stagecast.access import Gate
+from stagecast.broadcast import Broadcast, encode_broadcast, for_welcome
+from stagecast.clock import Clock, SystemClock
+from stagecast.http import base_url, listen, serving
+from stagecast.log import MessageLog, open_log
+from stagecast.receipts import LEFT_AFTER
+from stagecast.records import API_KEYS, Revocation, Session
+from stagecast.settings import Settings
+from stagecast.wire import codec
+from stagecast.wire.frames import Hint
+
+TICK = 0.1
+REVOKED_CHUNK = 5000
+"""Revocations in one message of the link."""
+FLUSH = 0.4
+"""Seconds at the end in which receipts and registry are still written."""
+DRAIN_PATIENCE = 10.0
+"""Seconds that a drain waits for workers that have not joined."""
+
+_log = structlog.get_logger()
+
+
+def update_of(head: Broadcast) -> Update:
+    """A head as workers pass it on: built once, whatever the number of devices."""
+    frame = server_frame(encode_broadcast(head))
+    return Update(head.e, head.gen, head.seq, head.map, head.ack.p if head.ack else 0, frame, for_welcome(head))
+
+
+@dataclass(slots=True)
+class _Absent:
+    """A worker whose link was lost: dead, or about to join again."""
+
+    joined: Joined
+    connections: int
+    since: float
+
+
+class Feed:
+    """One host: its roads, its workers' links, and what passes between them."""
+
+    def __init__(
+        self, settings: Settings, log: MessageLog, store: KeyValue, workers: int, admin_url: str, clock: Clock
+    ):
+        self._settings = settings
+        self._log = log
+        self._store = store
+        self._workers = workers
+        self._admin_url = admin_url
+        self._clock = clock
+        self._host = settings.host or socket.gethostname()
+        self._links: dict[int, WorkerLink] = {}
+        self._absent: dict[int, _Absent] = {}
+        self._counted: dict[tuple[int, str], CountedByWorker] = {}
+        self._places = Places()
+        self._storm = Storm(workers, settings.accept_rate)
+        self._back = CALM
+        self._draining: tuple[float, float] | None = None
+        """(rate, since)."""
+        self._link_bytes = self._overflows = self._workers_lost = 0
+        self.roads = Roads(log, store, self, clock)
+        self.outbox = Outbox()
+        self.registry = Registry(settings.lifetime + GRACE)
+        self.deliveries = Deliveries()
+        self.collector = HostCollector(self._own_values, self._worker_values)
+
+    async def run(self) -> None:
+        """Everything but the sockets, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.roads.run())
+            group.create_task(self.outbox.run(self._log))
+            group.create_task(self.registry.run(self._store))
+            group.create_task(self._watch())
+
+    async def flush(self) -> None:
+        """The last receipts and registry changes, as far as FLUSH allows."""
+        try:
+            async with asyncio.timeout(FLUSH):
+                while len(self.outbox) and await self.outbox.flush(self._log):
+                    pass
+                while len(self.registry) and await self.registry.flush(self._store):
+                    pass
+        except TimeoutError:
+            _log.warning("not all written", receipts=len(self.outbox), registry=len(self.registry))
+
+    def hang_up(self) -> None:
+        """Closes the links: workers keep their connections and join whoever listens next."""
+        for link in list(self._links.values()):
+            link.drop()
+
+    # The admin port's side.
+
+    def standing(self) -> Standing:
+        """Whether a load balancer should send devices here."""
+        reasons = self.roads.reasons()
+        if self._draining is not None:
+            reasons.append("draining")
+        if not self._joined():
+            reasons.append("no worker has joined")
+        return Standing(not reasons, reasons, len(self._joined()))
+
+    def drain(self, rate: float | None = None) -> Draining:
+        """Closes all connections at `rate` a second and accepts no more. A second call changes the rate."""
+        rate = rate or self._settings.drain_rate
+        since = self._draining[1] if self._draining else self._clock.monotonic()
+        self._draining = rate, since
+        connections = self.connections()
+        _log.info("draining", connections=connections, rate=rate)
+        for link in self._joined():
+            self._drain(link)
+        return Draining(connections, rate, connections / rate)
+
+    async def push(self, entries: list[Entry]) -> list[Outcome]:
+        return await self.deliveries.push(entries, self._joined())
+
+    def connections(self) -> int:
+        """Open connections, as the workers last said; sessions that began since are counted too."""
+        return sum(self._connections_of(link) for link in self._joined())
+
+    def drained(self) -> bool:
+        """Whether a drain is over: every worker has said so since it began."""
+        if self._draining is None:
+            return False
+        joined, since = self._joined(), self._draining[1]
+        if len(joined) < self._workers and self._clock.monotonic() - since < DRAIN_PATIENCE:
+            return False
+        return all(link.gauged > since for link in joined) and self.connections() == 0
+
+    # The roads' side.
+
+    def told(self, tell: Tell) -> None:
+        self._send(tell.workers, pack(update_of(tell.head)))
+
+    def refused(self, refuse: Refuse) -> None:
+        self._send(refuse.workers, pack(Refused(refuse.event, refuse.code)))
+
+    def hinted(self, hint: Hint, links: frozenset[int]) -> None:
+        self._send(links, pack(Hinted(hint.e, server_frame(codec.encode(hint)))))
+
+    def revoked(self, revocations: Sequence[Revocation]) -> None:
+        for link in self._joined():
+            self._revoke(link, revocations)
+
+    def readiness(self, ready: bool) -> None:
+        _log.info("readiness", ready=ready, reasons=self.roads.reasons())
+        for link in self._joined():
+            link.send(Readiness(ready and self._draining is None))
+
+    # The links' side.
+
+    def opened(self, link: WorkerLink) -> None:
+        self._links[link.id] = link
+
+    def overflowed(self, link: WorkerLink) -> None:
+        self._overflows += 1
+
+    def closed(self, link: WorkerLink) -> None:
+        connections = self._connections_of(link)
+        self._links.pop(link.id, None)
+        self.roads.heads.left(link.id)
+        self.deliveries.lost(link.id)
+        if link.joined is not None and not any(other.worker == link.joined.worker for other in self._identities()):
+            self._absent[link.joined.worker] = _Absent(link.joined, connections, self._clock.monotonic())
+
+    def received(self, link: WorkerLink, message: FromWorker) -> None:
+        match message:
+            case Joined():
+                self._join(link, message)
+            case Follow(events):
+                self.roads.follow(link.id, events)
+            case Unfollow(events):
+                self.roads.heads.unfollow(link.id, events)
+            case Counted(receipts):
+                self.outbox.put(receipts)
+                self._counted_by(link).put(receipts, self._clock.monotonic())
+            case Sessions(changes):
+                for change in changes:
+                    self._session(link, change)
+            case Delivered():
+                self.deliveries.delivered(link.id, message)
+            case Gauges(values):
+                self._gauge(link, values)
+            case _:
+                assert_never(message)
+
+    def _join(self, link: WorkerLink, joined: Joined) -> None:
+        for other in list(self._links.values()):
+            if other is not link and other.joined is not None and other.joined.worker == joined.worker:
+                self._absent[joined.worker] = _Absent(
+                    other.joined, self._connections_of(other), self._clock.monotonic()
+                )
+                other.drop()
+        absent = self._absent.pop(joined.worker, None)
+        if absent is not None and absent.joined.boot != joined.boot:
+            self._gone(absent)
+        link.send(Readiness(self.roads.ready and self._draining is None))
+        link.send(Steer(self._back))
+        self._revoke(link, self.roads.revocations)
+        if self._draining is not None:
+            self._drain(link)
+
+    def _session(self, link: WorkerLink, change: Began | Ended) -> None:
+        assert link.joined is not None
+        worker, holder = link.joined.worker, (change.member, change.device)
+        match change:
+            case Began():
+                session = Session(change.sid, self._host, self._admin_url, worker, change.start)
+                late = self._places.began(holder, Place(worker, change.sid, change.start))
+                if late is None or late.worker != worker:
+                    self.registry.began(change.member, change.device, session)
+                if late is not None:
+                    for other in self._joined():
+                        if other.joined is not None and other.joined.worker == late.worker:
+                            other.send(Replaced(change.member, change.device, late.start))
+            case Ended():
+                self._places.ended(holder, change.sid)
+                self.registry.ended(change.member, change.device, change.sid)
+
+    def _gauge(self, link: WorkerLink, values: dict[str, float]) -> None:
+        assert link.joined is not None
+        ahead, before = values.get(AHEAD, 0.0), link.gauges.get(AHEAD, 0.0)
+        if ahead > before:
+            _log.error(
+                "devices are ahead of the head: was the store restored? see `stagecast event regen`",
+                worker=link.joined.worker, devices=int(ahead - before),
+            )  # fmt: skip
+        link.gauges, link.gauged = values, self._clock.monotonic()
+
+    async def _watch(self) -> None:
+        """Looks after workers that were lost, and ends the storm when it is over."""
+        while True:
+            now = self._clock.monotonic()
+            for worker, absent in list(self._absent.items()):
+                if not _alive(absent.joined.pid):
+                    del self._absent[worker]
+                    self._gone(absent)
+                elif now - absent.since > LEFT_AFTER:
+                    del self._absent[worker]
+            if self._storm.over(now):
+                self._steer(CALM)
+            await asyncio.sleep(TICK)
+
+    def _gone(self, absent: _Absent) -> None:
+        """The worker is dead: its connections leave the sums, and its devices come back over time."""
+        joined = absent.joined
+        self._workers_lost += 1
+        connections = max(absent.connections, self._places.count(joined.worker))
+        self._places.left(joined.worker)
+        counted = self._counted.pop((joined.worker, joined.boot), None)
+        if counted is not None:
+            self.outbox.put(counted.goodbyes())
+        _log.warning("worker gone", worker=joined.worker, pid=joined.pid, connections=connections)
+        self._steer(self._storm.lost(connections, len(self._joined()), self._clock.monotonic()))
+
+    def _steer(self, back: tuple[int, int]) -> None:
+        if back != self._back:
+            self._back = back
+            for link in self._joined():
+                link.send(Steer(back))
+
+    def _drain(self, link: WorkerLink) -> None:
+        assert self._draining is not None
+        link.send(Readiness(False))
+        link.send(Drain(self._draining[0] / self._workers, CALM))
+
+    def _revoke(self, link: WorkerLink, revocations: Sequence[Revocation]) -> None:
+        for start in range(0, len(revocations), REVOKED_CHUNK):
+            link.send(Revoked(list(revocations[start : start + REVOKED_CHUNK])))
+
+    def _send(self, links: frozenset[int], packed: bytes) -> None:
+        for id in links:
+            link = self._links.get(id)
+            if link is not None:
+                self._link_bytes += len(packed)
+                link.write(packed)
+
+    def _joined(self) -> list[WorkerLink]:
+        return [link for link in self._links.values() if link.joined is not None]
+
+    def _identities(self) -> list[Joined]:
+        return [link.joined for link in self._links.values() if link.joined is not None]
+
+    def _counted_by(self, link: WorkerLink) -> CountedByWorker:
+        assert link.joined is not None
+        return self._counted.setdefault((link.joined.worker, link.joined.boot), CountedByWorker())
+
+    def _connections_of(self, link: WorkerLink) -> int:
+        if link.joined is None:
+            return 0
+        return max(int(link.gauges.get(CONNECTIONS, 0)), self._places.count(link.joined.worker))
+
+    def _own_values(self) -> dict[str, float]:
+        now, roads, heads = self._clock.monotonic(), self.roads, self.roads.heads
+        return {
+            "stagecast_feed_ready": float(self.standing().ready),
+            "stagecast_feed_draining": float(self._draining is not None),
+            "stagecast_feed_workers": len(self._joined()),
+            "stagecast_feed_workers_lost_total": self._workers_lost,
+            "stagecast_feed_log_age_seconds": roads.silence.log_age(now),
+            "stagecast_feed_kv_age_seconds": roads.silence.kv_age(now),
+            "stagecast_feed_lag_seconds": roads.counts.lag_ms / 1000,
+            "stagecast_feed_records_total": roads.counts.records,
+            "stagecast_feed_records_dropped_total": roads.counts.dropped,
+            "stagecast_feed_log_resolved_total": roads.counts.resolved,
+            "stagecast_feed_kv_reads_total": roads.counts.kv_reads,
+            "stagecast_feed_kv_failures_total": roads.counts.kv_failures,
+            "stagecast_feed_heads_behind_total": heads.behind,
+            "stagecast_feed_events_followed": heads.followed,
+            "stagecast_feed_events_known": heads.known,
+            "stagecast_feed_revocations": len(roads.revocations),
+            "stagecast_feed_link_bytes_total": self._link_bytes,
+            "stagecast_feed_link_overflows_total": self._overflows,
+            "stagecast_feed_back_seconds": self._back[1] / 1000,
+            "stagecast_feed_receipts_pending": len(self.outbox),
+            "stagecast_feed_receipts_appended_total": self.outbox.appended,
+            "stagecast_feed_receipts_failed_total": self.outbox.failed,
+            "stagecast_feed_receipts_shed_total": self.outbox.shed,
+            "stagecast_feed_registry_pending": len(self.registry),
+            "stagecast_feed_registry_written_total": self.registry.written,
+            "stagecast_feed_registry_failed_total": self.registry.failed,
+            "stagecast_feed_registry_shed_total": self.registry.shed,
+            **{f'stagecast_feed_push_total{{status="{code}"}}': n for code, n in self.deliveries.results.items()},
+        }
+
+    def _worker_values(self) -> list[tuple[int, dict[str, float]]]:
+        return [(link.joined.worker, link.gauges) for link in self._joined() if link.joined is not None]
+
+
+def run_feed(
+    settings: Settings, admin: str | socket.socket, link: Path, workers: int, drain_flag: int | None = None
+) -> None:
+    """The feed process: blocks until SIGTERM or SIGINT, or until it is drained.
+
+    `admin` is HOST:PORT or a listening socket; `link` the Unix socket for `workers` workers. `drain_flag` is an eventfd: once it
+    is not zero the host is drained, and this returns when its last connection is gone. Raises LogUnavailable, StoreUnavailable,
+    OSError, ValueError when it can't start.
+    """
+    uvloop.run(_serve(settings, admin, link, workers, drain_flag))
+
+
+async def _serve(
+    settings: Settings, admin: str | socket.socket, link: Path, workers: int, drain_flag: int | None
+) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    clock = SystemClock()
+    async with AsyncExitStack() as stack:
+        log = await open_log(settings.log_url, settings.log_password)
+        stack.push_async_callback(log.close)
+        store = await open_store(settings.store_url, settings.store_password)
+        stack.push_async_callback(store.close)
+        listening = listen(admin) if isinstance(admin, str) else admin
+        feed = Feed(settings, log, store, workers, admin_url(settings, listening), clock)
+        gate = Gate(lambda digest: store.get(API_KEYS, digest), clock.monotonic)
+        stack.push_async_callback(feed.flush)
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(feed.run())]
+            if drain_flag is not None:
+                running.append(group.create_task(_drain_when_told(feed, drain_flag, stop)))
+            async with listening_for_workers(link, feed), serving(admin_app(feed, gate, feed.collector), listening):
+                await stop.wait()
+            feed.hang_up()
+            for task in running:
+                task.cancel()
+
+
+async def _drain_when_told(feed: Feed, flag: int, stop: asyncio.Event) -> None:
+    """The flag is looked at and not read: it stays up for a feed that is started again in the middle of a drain."""
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(flag, told.set)
+    try:
+        await told.wait()
+    finally:
+        loop.remove_reader(flag)
+    feed.drain()
+    while not feed.drained():  # noqa: ASYNC110 - what it looks at has no event of its own
+        await asyncio.sleep(TICK)
+    stop.set()
+
+
+def admin_url(settings: Settings, listening: socket.socket) -> str:
+    """Where other services reach this host's admin port: as set, else where it listens."""
+    if settings.advertise:
+        return settings.advertise.rstrip("/")
+    host, port = listening.getsockname()[:2]
+    return f"http://{socket.gethostname()}:{port}" if host in ("0.0.0.0", "::") else base_url(listening)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

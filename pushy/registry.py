@@ -1,0 +1,189 @@
+"""Where devices are connected, written behind: coalesced, bounded, and never awaited by anything on the way of a broadcast.
+
+Not promised: that an entry is there (it may be shed, or not written yet: the pull is the net), nor that it still is true (its
+host may be dead: a push there says 404). An `Ended` deletes only the entry of its own session: it reads before it deletes, so the
+teardown of an old host leaves a newer entry alone. The two steps are not one: an entry written between them is lost until that
+device connects again, within its connection's lifetime.
+"""
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import msgspec
+import structlog
+
+from kv import Put, Store, StoreError
+from stagecast.records import Session, device_record, registry_record
+
+PENDING_MAX = 50_000
+BATCH = 500
+GRACE = 120.0
+"""Seconds that an entry outlives the longest connection."""
+PAUSE_FIRST, PAUSE_MAX = 0.5, 10.0
+"""Seconds after a failed write, doubling."""
+DEVICE_KEY = "member"
+
+_log = structlog.get_logger()
+Holder = tuple[str, str]
+"""(member, device)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """The session with this id has ended: delete its entry, if it still is its own."""
+
+    sid: str
+
+
+Change = Session | Gone
+
+
+class Registry:
+    """What is still to be written, the last change of each (member, device)."""
+
+    def __init__(self, ttl: float, pending_max: int = PENDING_MAX) -> None:
+        self._pending: OrderedDict[Holder, Change] = OrderedDict()
+        self._pending_max = pending_max
+        self._ttl = ttl
+        self._news = asyncio.Event()
+        self.shed = 0
+        self.written = 0
+        self.failed = 0
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def began(self, member: str, device: str, session: Session) -> None:
+        self._put((member, device), session)
+
+    def ended(self, member: str, device: str, sid: str) -> None:
+        match self._pending.get((member, device)):
+            case Session(sid=pending) if pending != sid:
+                return  # a later session's entry will stand there anyway
+            case _:
+                self._put((member, device), Gone(sid))
+
+    def _put(self, holder: Holder, change: Change) -> None:
+        if holder not in self._pending and len(self._pending) >= self._pending_max:
+            self.shed += 1
+            return
+        self._pending[holder] = change
+        self._news.set()
+
+    def take(self) -> list[tuple[Holder, Change]]:
+        """Up to BATCH changes, the oldest first; they are the caller's now."""
+        return [self._pending.popitem(last=False) for _ in range(min(BATCH, len(self._pending)))]
+
+    def put_back(self, changes: list[tuple[Holder, Change]]) -> None:
+        """What could not be written, unless something newer came meanwhile or there is no room."""
+        for holder, change in changes:
+            if holder not in self._pending:
+                self._put(holder, change)
+
+    async def flush(self, store: Store) -> bool:
+        """Writes one batch; False when that failed (and is pending again)."""
+        batch = self.take()
+        try:
+            puts = [
+                put for holder, change in batch if isinstance(change, Session) for put in self._puts(holder, change)
+            ]
+            if puts:
+                await store.put(puts)
+            await asyncio.gather(
+                *(_delete(store, holder, change.sid) for holder, change in batch if isinstance(change, Gone))
+            )
+        except StoreError as error:
+            _log.warning("registry not written", changes=len(batch), error=str(error))
+            self.failed += len(batch)
+            self.put_back(batch)
+            return False
+        self.written += len(batch)
+        return True
+
+    async def run(self, store: Store) -> None:
+        """Writes for ever."""
+        pause = PAUSE_FIRST
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            while self._pending:
+                if await self.flush(store):
+                    pause = PAUSE_FIRST
+                else:
+                    await asyncio.sleep(pause)
+                    pause = min(2 * pause, PAUSE_MAX)
+
+    def _puts(self, holder: Holder, session: Session) -> list[Put]:
+        member, device = holder
+        return [
+            Put(registry_record(member), device, msgspec.json.encode(session), self._ttl),
+            Put(device_record(device), DEVICE_KEY, member.encode(), self._ttl),
+        ]
+
+
+async def _delete(store: Store, holder: Holder, sid: str) -> None:
+    member, device = holder
+    kept = await store.get(registry_record(member), device)
+    if kept is None or msgspec.json.decode(kept, type=Session).sid != sid:
+        return
+    await store.delete(registry_record(member), [device])
+    if await store.get(device_record(device), DEVICE_KEY) == member.encode():
+        await store.delete(device_record(device), [DEVICE_KEY])
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where this host has a session."""
+
+    worker: int
+    sid: str
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """This worker holds a session that a later one replaces."""
+
+    worker: int
+    start: int
+
+
+class Places:
+    """The sessions of this host: who replaces whom. Pure. At most one for each (member, device)."""
+
+    def __init__(self) -> None:
+        self._places: dict[Holder, Place] = {}
+        self._counts: dict[int, int] = {}
+
+    def began(self, holder: Holder, place: Place) -> Late | None:
+        """The worker to tell that its session is replaced, if that is another worker's than the later session's."""
+        before = self._places.get(holder)
+        if before is not None and before.start > place.start:
+            return Late(place.worker, before.start) if before.worker != place.worker else None
+        self._set(holder, place)
+        if before is not None and before.worker != place.worker and before.start < place.start:
+            return Late(before.worker, place.start)
+        return None
+
+    def ended(self, holder: Holder, sid: str) -> None:
+        """Forgets the session, unless a later one stands there."""
+        place = self._places.get(holder)
+        if place is not None and place.sid == sid:
+            self._set(holder, None)
+
+    def left(self, worker: int) -> None:
+        """The worker is gone, with all it held."""
+        for holder in [holder for holder, place in self._places.items() if place.worker == worker]:
+            self._set(holder, None)
+
+    def count(self, worker: int) -> int:
+        return self._counts.get(worker, 0)
+
+    def _set(self, holder: Holder, place: Place | None) -> None:
+        before = self._places.pop(holder, None)
+        if before is not None:
+            self._counts[before.worker] -= 1
+        if place is not None:
+            self._places[holder] = place
+            self._counts[place.worker] = self._counts.get(place.worker, 0) + 1
