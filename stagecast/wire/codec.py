@@ -1,9 +1,9 @@
-"""Frames to JSON and back. Both directions check every field; what fails says whose fault it is and how bad."""
+"""Frames to JSON and back. Decoding checks every field; what fails says how bad it is. Encoding trusts its caller."""
 
 import msgspec
 from msgspec import Struct
 
-from stagecast.wire.frames import DeviceFrame, NodeFrame
+from stagecast.wire.frames import DeviceFrame, NodeFrame, PulledMap, StageMap
 
 
 class FrameError(ValueError):
@@ -29,6 +29,7 @@ class _Typed(Struct):
 _encoder = msgspec.json.Encoder()
 _device: msgspec.json.Decoder[DeviceFrame] = msgspec.json.Decoder(DeviceFrame)
 _node: msgspec.json.Decoder[NodeFrame] = msgspec.json.Decoder(NodeFrame)
+_pulled: msgspec.json.Decoder[PulledMap] = msgspec.json.Decoder(PulledMap)
 _typed = msgspec.json.Decoder(_Typed)
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -48,7 +49,7 @@ def encode(frame: DeviceFrame | NodeFrame) -> bytes:
     return _encoder.encode(frame)
 
 
-def decode_device_frame(data: bytes) -> DeviceFrame:
+def decode_device_frame(data: bytes | str) -> DeviceFrame:
     """What a device sent. Raises Malformed, or Invalid with `unknown_type` or `bad_frame`."""
     try:
         return _device.decode(data)
@@ -56,7 +57,7 @@ def decode_device_frame(data: bytes) -> DeviceFrame:
         raise _explain(data, error, DEVICE_TYPES) from error
 
 
-def decode_node_frame(data: bytes) -> NodeFrame | None:
+def decode_node_frame(data: bytes | str) -> NodeFrame | None:
     """What a node sent, or None for a type this version does not know. Raises Malformed, or Invalid with `bad_frame`."""
     try:
         return _node.decode(data)
@@ -67,7 +68,19 @@ def decode_node_frame(data: bytes) -> NodeFrame | None:
     raise why
 
 
-def _explain(data: bytes, error: Exception, known: frozenset[str]) -> FrameError:
+def decode_pulled_map(data: bytes, event: str) -> tuple[StageMap, float | None]:
+    """The body of a pull: the event's map, and after how many seconds to ask again. Raises Malformed or Invalid."""
+    try:
+        pulled = _pulled.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _explain(data, error, frozenset({"map"})) from error
+    if pulled.e != event:
+        raise Invalid("bad_frame", "a stage map of another event")
+    kept = {name: getattr(pulled, name) for name in StageMap.__struct_fields__}
+    return StageMap(**kept), pulled.refresh_after
+
+
+def _explain(data: bytes | str, error: Exception, known: frozenset[str]) -> FrameError:
     """Why `data` failed to decode: reads it again, only as deep as it takes."""
     try:
         _object.decode(data)
@@ -75,7 +88,7 @@ def _explain(data: bytes, error: Exception, known: frozenset[str]) -> FrameError
         return Malformed("not one JSON object")
     try:
         kind = _typed.decode(data).t
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Invalid("bad_frame", "the frame has no type `t`")
     if kind not in known:
         return Invalid("unknown_type", f"unknown type {kind[:64]!r}")

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from stagecast.broadcast import AckPolicy, State
-from stagecast.names import Count, DeviceId, EventId, MapVersion, Millis, StageName
+from stagecast.names import WIRE_INT_MAX, Count, DeviceId, EventId, MapVersion, Millis, StageName
 
 DEVICE_FRAME_BYTES_MAX = 8 * 1024
 NODE_FRAME_BYTES_MAX = 64 * 1024
@@ -19,6 +19,7 @@ SILENCE_FACTOR = 110 / 45
 """A node closes after this many ping intervals without a byte: 110 s at the default of 45 s."""
 
 Token = Annotated[str, Meta(max_length=4096)]
+Seconds = Annotated[float, Meta(ge=0, le=WIRE_INT_MAX)]
 Payload = Any
 """What a stage shows; any JSON, opaque to Stagecast (ids aimed at)."""
 
@@ -79,10 +80,10 @@ Back = tuple[Millis, Millis]
 class Welcome(Struct, frozen=True, tag_field="t", tag="welcome"):
     sid: str
     now: Millis
-    ping: float
+    ping: Annotated[float, Meta(ge=0.01, le=86_400)]
     """Seconds between the device's pings."""
     back: Back
-    refresh: float | None
+    refresh: Seconds | None
     """Seconds until `auth` is due."""
     maps: str | None
     """Base URL of the stage-map API."""
@@ -97,9 +98,15 @@ class StageMap(Struct, frozen=True, tag_field="t", tag="map"):
     map: MapVersion
     stages: dict[StageName, Payload]
     default: Payload = None
-    ttl: float = 86_400
+    ttl: Seconds = 86_400
     """Seconds that the device may keep it."""
     cohort: bool = False
+
+
+class PulledMap(StageMap, frozen=True, tag_field="t", tag="map"):
+    """What the stage-map API answers: the `map` frame's object, and when to ask again."""
+
+    refresh_after: Seconds | None = None
 
 
 class Hint(Struct, frozen=True, tag_field="t", tag="hint"):
@@ -153,6 +160,7 @@ __all__ = [
     "Ping",
     "Pong",
     "Position",
+    "PulledMap",
     "StageMap",
     "State",
     "Sub",
