@@ -323,7 +323,7 @@ class Device:
 
     async def _fresh_token(self) -> str:
         if isinstance(self._source, str):
-            return self._source
+            return self._source  # there is no other
         async with asyncio.timeout(TOKEN_WITHIN):
             got = self._source()
             return await got if inspect.isawaitable(got) else got
@@ -349,7 +349,8 @@ class Device:
                 case FetchDue():
                     self._spawn(self._fetch(effect))
                 case TokenDue():
-                    self._spawn(self._renew())
+                    if not isinstance(self._source, str):
+                        self._spawn(self._renew())
                 case Refused() | Message():
                     self._notice(effect)
                 case MapHeld():
