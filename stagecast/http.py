@@ -55,7 +55,8 @@ async def read_body(request: Request, kind: type[T], limit: int = BODY_MAX) -> T
         return msgspec.json.decode(bytes(body), type=kind)
     except msgspec.ValidationError as error:
         text, _, where = str(error).partition(" - at `")
-        raise Problem(422, "Unprocessable Content", str(error), field=where.rstrip("`") or "$", error=text) from error
+        field = "$" + where.rpartition("$")[2].rstrip("`")  # "`$.plan[2].of`", or "`key` in `$.stages`"
+        raise Problem(422, "Unprocessable Content", str(error), field=field, error=text) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Problem(400, "Bad Request", f"the body is not JSON: {error}", field="$") from error
 

@@ -155,7 +155,7 @@ def _key(jwk: dict[str, Any], where: str) -> Key:
     kid, algorithm = jwk.get("kid"), jwk.get("alg")
     if not isinstance(kid, str) or not kid:
         raise KeysError(f"{where}.kid: every key needs one")
-    if algorithm not in ALGORITHMS:
+    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
         raise KeysError(f"{where}.alg: {algorithm!r} is none of {', '.join(sorted(ALGORITHMS))}")
     if algorithm == "HS256" and len(_unpadded(jwk.get("k"))) < 32:
         raise KeysError(f"{where}.k: an HS256 secret has at least 32 bytes")
