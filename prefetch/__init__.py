@@ -1,0 +1,1 @@
+"""Prefetch: every member's recommendations on their devices before the event, paced, and never a herd."""

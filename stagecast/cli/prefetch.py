@@ -1,5 +1,7 @@
 """`stagecast prefetch`: the service, and what operators do with stage maps and campaigns."""
 
+import hashlib
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,26 +34,53 @@ def prefetch(ctx: click.Context, settings: Settings, http: str, key_file: Path |
 @click.argument("event")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--kind", type=click.Choice(["maps", "titles", "members"]), default="maps", show_default=True)
+@click.option("--again", is_flag=True, help="from the first line, even if FILE is in already")
 @api_options
-def import_(api: Api, event: str, file: Path, kind: str) -> None:
+def import_(api: Api, event: str, file: Path, kind: str, again: bool) -> None:
     """Import FILE (NDJSON): ready stage maps, or titles and members for the vector recommender.
+
+    \b
+    maps     {"member": "m1", "stages": {"live": ["t1", "t2"]}, "default": ["t3"]}
+             ("cohort": "NAME" in place of "member": the map that a cohort shares)
+    titles   {"id": "t1", "vector": [0.1, 0.2], "genres": ["drama"], "popularity": 3, "stages": {"live": 0.5}}
+             {"stage": "half-time", "genres": {"interview": 0.4}}    what a stage likes
+    members  {"id": "m1", "vector": [0.1, 0.2], "cohort": "de"}
 
     Bad lines are reported with their number and reason, the others are imported. Run again after a break: it resumes.
     """
-    got = api.upload(f"/v1/stage-maps/{event}/import", _chunks(file), kind=kind)
-    for bad in got["bad"]:
+    path, digest = f"/v1/stage-maps/{event}/import", _digest(file)
+    state = api.call("GET", path, kind=kind, digest=digest)
+    offset = 0 if again else state["bytes"]
+    if state["complete"] and not again:
+        click.echo(f"{file} is in already (--again imports it once more)", err=True)
+    else:
+        if offset:
+            click.echo(f"{file}: going on after line {state['lines']:,}", err=True)
+        state = api.upload(path, _chunks(file, offset), kind=kind, digest=digest, offset=offset)
+    for bad in state["bad"]:
         click.echo(f"{file}:{bad['line']}: {bad['reason']}", err=True)
-    click.echo(f"{event}: {got['imported']:,} {kind} imported, {got['bad_lines']:,} bad lines")
-    if got["bad_lines"]:
+    if state["bad_lines"] > len(state["bad"]):
+        click.echo(f"{file}: and {state['bad_lines'] - len(state['bad']):,} more bad lines", err=True)
+    click.echo(f"{event}: {state['imported']:,} {kind} imported, {state['bad_lines']:,} bad lines")
+    if state["bad_lines"]:
         raise SystemExit(1)
 
 
-def _chunks(file: Path) -> Iterator[bytes]:
-    size, sent = file.stat().st_size, 0
-    with file.open("rb") as lines, click.progressbar(length=size, label=file.name) as bar:  # type: ignore[var-annotated]
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _chunks(file: Path, offset: int) -> Iterator[bytes]:
+    size = file.stat().st_size
+    with (
+        file.open("rb") as lines,
+        click.progressbar(length=size, label=file.name, file=sys.stderr) as bar,  # type: ignore[var-annotated]
+    ):
+        lines.seek(offset)
+        bar.update(offset)
         while chunk := lines.read(1 << 16):
             yield chunk
-            sent += len(chunk)
             bar.update(len(chunk))
 
 
@@ -60,23 +89,33 @@ def _chunks(file: Path) -> Iterator[bytes]:
 @click.option(
     "--recommender", default=None, help="stored, vectors, or a plug-in's name  [vectors if there are members]"
 )
+@click.option("--budget", type=click.FloatRange(min=0, min_open=True), help="members per second at most  [5000]")
+@click.option(
+    "--freeze", help="when to stop computing, such as 2026-12-05T18:50:00Z  [10 min before the plan's next time]"
+)
 @click.option("--no-wait", is_flag=True, help="start it and return")
 @api_options
-def run(api: Api, event: str, recommender: str | None, no_wait: bool) -> None:
-    """Run EVENT's campaign: compute, store and push every member's stage map."""
-    api.call("POST", f"/v1/campaigns/{event}", {"recommender": recommender} if recommender else {})
+def run(api: Api, event: str, recommender: str | None, budget: float | None, freeze: str | None, no_wait: bool) -> None:
+    """Run EVENT's campaign: compute, store and push every member's stage map.
+
+    While one runs, this follows it. It goes on without this command; Ctrl-C stops only the watching.
+    """
+    wanted = {"recommender": recommender, "budget": budget, "freeze": freeze}
+    got = api.call(
+        "POST", f"/v1/campaigns/{event}", {name: value for name, value in wanted.items() if value is not None}
+    )
     if no_wait:
+        click.echo(status_line(event, got))
         return
-    with click.progressbar(length=1, label=f"{event}: stage maps") as bar:  # type: ignore[var-annotated]
-        while True:
-            got = api.call("GET", f"/v1/campaigns/{event}")
+    with click.progressbar(length=1, label=f"{event}: stage maps", file=sys.stderr) as bar:  # type: ignore[var-annotated]
+        while got["phase"] == "running":
             bar.length = max(got["total"], 1)
             bar.update(got["done"] - bar.pos)
-            if got["phase"] in ("done", "failed"):
-                break
             time.sleep(0.2)
+            got = api.call("GET", f"/v1/campaigns/{event}")
+        bar.update(got["done"] - bar.pos)
     click.echo(status_line(event, got))
-    if got["phase"] == "failed":
+    if got["phase"] != "done":
         raise SystemExit(1)
 
 
@@ -89,10 +128,13 @@ def status(api: Api, event: str) -> None:
 
 
 def status_line(event: str, got: dict[str, Any]) -> str:
-    return (
-        f"{event}: {got['phase']}, {got['done']:,} of {got['total']:,} members, pushed to {got['pushed']:,} devices, "
-        f"map {got['map'] or '-'}"
+    text = (
+        f"{event}: {got['phase']}, {got['done']:,} of {got['total']:,} members, pushed to {got['pushed']:,} devices "
+        f"({got['absent']:,} members not connected, {got['busy']:,} devices busy: they pull), map {got['map'] or '-'}"
     )
+    if got["phase"] == "running":
+        text += f", {got['rate']:,.0f} members/s"
+    return f"{text}\n{got['error']}" if got["error"] else text
 
 
 @prefetch.command()
@@ -100,7 +142,7 @@ def status_line(event: str, got: dict[str, Any]) -> str:
 @click.argument("member")
 @api_options
 def show(api: Api, event: str, member: str) -> None:
-    """MEMBER's stage map for EVENT."""
+    """MEMBER's stage map for EVENT (`cohort:NAME`: a cohort's)."""
     got = api.call("GET", f"/v1/stage-maps/{event}/members/{member}")
     click.echo(msgspec.json.format(msgspec.json.encode(got), indent=1))
 
