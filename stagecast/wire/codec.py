@@ -26,6 +26,7 @@ class _Typed(Struct):
     t: str
 
 
+_UNDECODABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
 _encoder = msgspec.json.Encoder()
 _device: msgspec.json.Decoder[DeviceFrame] = msgspec.json.Decoder(DeviceFrame)
 _node: msgspec.json.Decoder[NodeFrame] = msgspec.json.Decoder(NodeFrame)
@@ -53,7 +54,7 @@ def decode_device_frame(data: bytes | str) -> DeviceFrame:
     """What a device sent. Raises Malformed, or Invalid with `unknown_type` or `bad_frame`."""
     try:
         return _device.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except _UNDECODABLE as error:
         raise _explain(data, error, DEVICE_TYPES) from error
 
 
@@ -61,7 +62,7 @@ def decode_node_frame(data: bytes | str) -> NodeFrame | None:
     """What a node sent, or None for a type this version does not know. Raises Malformed, or Invalid with `bad_frame`."""
     try:
         return _node.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except _UNDECODABLE as error:
         why = _explain(data, error, NODE_TYPES)
     if isinstance(why, Invalid) and why.code == "unknown_type":
         return None
@@ -72,7 +73,7 @@ def decode_pulled_map(data: bytes, event: str) -> tuple[StageMap, float | None]:
     """The body of a pull: the event's map, and after how many seconds to ask again. Raises Malformed or Invalid."""
     try:
         pulled = _pulled.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except _UNDECODABLE as error:
         raise _explain(data, error, frozenset({"map"})) from error
     if pulled.e != event:
         raise Invalid("bad_frame", "a stage map of another event")
@@ -82,13 +83,17 @@ def decode_pulled_map(data: bytes, event: str) -> tuple[StageMap, float | None]:
 
 def _explain(data: bytes | str, error: Exception, known: frozenset[str]) -> FrameError:
     """Why `data` failed to decode: reads it again, only as deep as it takes."""
+    if isinstance(error, UnicodeError):
+        return Malformed("not UTF-8")
     try:
         _object.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except _UNDECODABLE:
         return Malformed("not one JSON object")
     try:
         kind = _typed.decode(data).t
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UnicodeError:
+        return Malformed("not UTF-8")
+    except _UNDECODABLE:
         return Invalid("bad_frame", "the frame has no type `t`")
     if kind not in known:
         return Invalid("unknown_type", f"unknown type {kind[:64]!r}")
