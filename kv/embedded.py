@@ -131,6 +131,12 @@ class SqliteStore:
         with _translated(conditional=True):
             return await self._database.write(work)
 
+    async def tidy(self) -> None:
+        """Deletes all expired items, now. Processes that write do it by themselves, a batch at a time."""
+        with _translated():
+            while await self._database.write(lambda connection: _tidy(connection, self._clock.now()), TIDY_ROWS):
+                pass
+
     async def close(self) -> None:
         await self._database.close()
 

@@ -12,13 +12,15 @@ import secrets
 import socket
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
-PATH_MAX = 100
-"""Bytes of a socket's path; `sun_path` holds 107 on Linux and 103 elsewhere."""
-NAME_MAX = 32
+PATH_MAX = 103
+"""Bytes of a socket's path, without the final zero; Linux takes 107, others 103."""
+NAME_MAX = 24
+BIND_TRIES = 5
 SUFFIX = ".sock"
 
 logger = logging.getLogger(__name__)
@@ -82,15 +84,11 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._heard = heard
         self._path = folder / f"{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
-        self._socket: socket.socket | None = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
+        self._socket: socket.socket | None = None
         try:
-            _make_folder(folder)
-            self._socket.bind(str(self._path))
+            self._socket = _bind(self._path)
         except OSError as error:
             logger.warning("%s: no bell, looking every so often instead: %s", self._path, error)
-            self._socket.close()
-            self._socket = None
         else:
             self._loop.add_reader(self._socket.fileno(), self._ready)
 
@@ -111,6 +109,28 @@ class Listener:
         self._socket.close()
         self._socket = None
         self._path.unlink(missing_ok=True)
+        with suppress(OSError):  # not empty: others listen
+            self._path.parent.rmdir()
+
+
+def _bind(path: Path) -> socket.socket:
+    """A socket at `path`. Raises OSError."""
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    bound.setblocking(False)
+    for left in reversed(range(BIND_TRIES)):
+        try:
+            _make_folder(path.parent)
+            bound.bind(str(path))
+        except FileNotFoundError:  # the last listener of before took the folder away meanwhile
+            if not left:
+                bound.close()
+                raise
+        except OSError:
+            bound.close()
+            raise
+        else:
+            break
+    return bound
 
 
 def _make_folder(folder: Path) -> None:

@@ -47,22 +47,25 @@ class EmbeddedLog:
     """`MessageLog` on one file. Use `open`. Promised besides what the port promises: the order of acknowledged appends is kept
     across keys, and offsets of a topic are consecutive."""
 
-    def __init__(self, database: Database, clock: Clock, ringer: Ringer) -> None:
+    def __init__(self, database: Database, clock: Clock, ringer: Ringer, poll: float) -> None:
         self._database = database
         self._clock = clock
         self._ringer = ringer
-        self._bell = _Bell(database)
+        self._bell = _Bell(database, poll)
 
     @classmethod
-    async def open(cls, url: str, clock: Clock | None = None) -> "EmbeddedLog":
-        """The log in the file of `sqlite:///path`, made if it is missing. Raises ValueError, LogUnavailable."""
+    async def open(cls, url: str, clock: Clock | None = None, poll: float = POLL) -> "EmbeddedLog":
+        """The log in the file of `sqlite:///path`, made if it is missing. Raises ValueError, LogUnavailable.
+
+        `clock` stamps records and judges their age; `poll` is in seconds.
+        """
         clock = clock or SystemClock()
         path = path_of(url)
         ringer = Ringer(path)
         upkeep = Upkeep(after_commit=ringer.ring, tidy=lambda c: _tidy(c, clock.now()), every=TIDY_EVERY)
         try:
             with _translated():
-                return cls(await Database.open(path, FORMAT, upkeep), clock, ringer)
+                return cls(await Database.open(path, FORMAT, upkeep), clock, ringer, poll)
         except BaseException:
             ringer.close()
             raise
@@ -124,8 +127,9 @@ class EmbeddedLog:
 class _Bell:
     """Wakes the readers of one process: one socket and one poll for all of them, while there are any."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, poll: float) -> None:
         self._database = database
+        self._interval = poll
         self._readers: set[asyncio.Event] = set()
         self._listener: Listener | None = None
         self._poll: asyncio.TimerHandle | None = None
@@ -159,7 +163,7 @@ class _Bell:
             if version != self._seen:
                 self._seen = version
                 self._wake()
-        self._poll = asyncio.get_running_loop().call_later(POLL, self._look)
+        self._poll = asyncio.get_running_loop().call_later(self._interval, self._look)
 
     def _stop(self) -> None:
         if self._poll is not None:
