@@ -5,16 +5,23 @@ To add an adapter: write its function here, name it in `LOGS` or `STORES`. A pla
 `pytest.param(name, marks=…)`.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its documented names, which it imports but doesn't export
+    AdminClient,
+    OffsetSpec,
+)
 
 from stagecast.clock import ManualClock, SystemClock
-from stagecast.log import Positions, Topic
+from stagecast.log import Positions, Topic, open_log
 from stagecast.log.embedded import EmbeddedLog
 from tests.contracts.children import Child
+from tests.servers import KafkaServer, Server
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,42 @@ def embedded_store(_: pytest.FixtureRequest, folder: Path) -> StorePlace:
     return StorePlace(f"sqlite:///{folder / 'kv.sqlite'}", kill)
 
 
-LOGS: Mapping[str, LogMaker] = {"embedded": embedded_log}
+def kafka_log(request: pytest.FixtureRequest, _: Path) -> LogPlace:
+    server: KafkaServer = request.getfixturevalue("kafka_server")
+
+    async def crash(_: Child) -> None:
+        await asyncio.to_thread(restart, server)
+
+    async def before_start(topic: Topic) -> Positions:
+        log = await open_log(server.url)
+        for n in range(50):  # so that every partition, most likely, has a record to lose; those without make no gap
+            await log.append(topic, f"expired-{n}", b"")
+        positions = {partition: max(0, offset - 1) for partition, offset in (await log.end(topic)).items()}
+        await log.close()
+        await asyncio.to_thread(delete_records, server.bootstrap, topic, positions)
+        return positions
+
+    return LogPlace(server.url, crash, before_start)
+
+
+def restart(server: Server) -> None:
+    """Kills the server with SIGKILL, starts it again, and returns once it answers."""
+    server.kill()
+    server.start()
+
+
+def delete_records(bootstrap: str, topic: str, positions: Positions) -> None:
+    """Has the broker delete the record at each position and what is before it, as retention would."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    gone = [TopicPartition(topic, partition, offset + 1) for partition, offset in positions.items()]
+    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    ends = admin.list_offsets({TopicPartition(topic, partition): latest for partition in positions})
+    held = {asked.partition for asked, found in ends.items() if found.result().offset > positions[asked.partition]}
+    for deleted in admin.delete_records([one for one in gone if one.partition in held]).values():
+        deleted.result()
+
+
+LOGS: Mapping[str, LogMaker] = {"embedded": embedded_log, "kafka": kafka_log}
 STORES: Mapping[str, StoreMaker] = {"embedded": embedded_store}
 MARKS: Mapping[str, list[pytest.MarkDecorator]] = {}
 """By adapter: what its tests are marked with."""
