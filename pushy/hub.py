@@ -1,12 +1,13 @@
 """Which connections of a worker follow which event, and what each is still owed. Pure: no socket, no clock.
 
-State is no queue (latest wins): a connection that falls behind is owed the newest state of each event, then the newest hint, never
+State is no queue (latest wins): a connection that falls behind is owed each event's newest state, then its newest hint, never
 more. A fan-out goes in chunks over an event's places; a newer state swaps the frame under it and the cursor goes on, once around.
 """
 
+import sys
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from pushy.link import Hinted, Update
 from stagecast.names import MapVersion
@@ -36,8 +37,8 @@ class Outlet(Protocol):
     """Whether bytes written to it wait in this process."""
     places: "tuple[Place, ...]"
 
-    def write(self, frame: bytes) -> None:
-        """Takes the whole frame. `unsent` tells afterwards whether all of it went to the kernel."""
+    def write(self, frame: bytes) -> bool:
+        """Takes the whole frame; true if all of it went to the kernel at once."""
         ...
 
     @property
@@ -140,7 +141,7 @@ class Followed:
 
 
 WriteAll = Callable[[bytes, list[Place]], list[Place]]
-"""Writes a frame to places none of whose outlets has anything unsent; gives back those that have now."""
+"""Writes a frame to places none of whose outlets has anything unsent; gives back those for which not all of it went out."""
 
 
 class Hub:
@@ -150,7 +151,9 @@ class Hub:
         self._busy: deque[Followed] = deque()
         """Events with a lane under way, each taking its turn."""
         self._hashing: deque[Tally] = deque()
-        self.deliveries = self.superseded = self.stale = self.hinted = self.refused_busy = 0
+        self.deliveries = self.superseded = self.stale = self.hinted = self.refused_busy = self.sent = 0
+        self.ahead = 0
+        """Positions that were past their event's head: something went back, such as a store restored from a backup."""
 
     # interest
 
@@ -227,18 +230,14 @@ class Hub:
     def leave(self, outlet: Outlet, events: list[str] | None, now: float) -> None:
         """`outlet` follows `events` no more (None: it is gone)."""
         for e in events if events is not None else []:
-            if (followed := self._events.get(e)) and followed.waiters.pop(outlet, 0) is None:
+            if followed := self._events.get(e):
+                followed.waiters.pop(outlet, None)
                 self._maybe_idle(followed, now)
         gone = [place for place in outlet.places if events is None or place.event.e in events]
         outlet.places = tuple(place for place in outlet.places if place not in gone)
         for place in gone:
             self._unseat(place)
             self._maybe_idle(place.event, now)
-
-    def forget(self, outlet: Outlet, wanted: list[str], now: float) -> None:
-        """A connection is gone; `wanted` are events that it may still wait for."""
-        self.leave(outlet, wanted, now)
-        self.leave(outlet, None, now)
 
     def _place(self, outlet: Outlet, e: str) -> Place | None:
         for place in outlet.places:
@@ -284,29 +283,33 @@ class Hub:
     def _mark(self, place: Place, position: Position) -> None:
         followed = place.event
         at = (position.gen, position.seq)
+        assert followed.order is not None
         if at == followed.order:
             at = followed.order  # one object for all who are at the head
+        elif at > followed.order:
+            self.ahead += 1
         place.at = at if at != NOWHERE else NOWHERE
-        place.map = followed.map if position.map == followed.map else position.map
+        place.map = sys.intern(position.map) if position.map is not None else None  # one string for all who hold it
         followed.orders[place.at] += 1
         followed.maps[place.map] += 1
 
     def _unmark(self, place: Place) -> None:
         followed = place.event
-        for counter, key in ((followed.orders, place.at), (followed.maps, place.map)):
-            counter[key] -= 1  # type: ignore[index]
-            if not counter[key]:  # type: ignore[index]
-                del counter[key]  # type: ignore[arg-type]
+        pairs: tuple[tuple[Counter[Any], Any], ...] = ((followed.orders, place.at), (followed.maps, place.map))
+        for counter, key in pairs:
+            counter[key] -= 1
+            if not counter[key]:
+                del counter[key]
 
     # states and hints
 
-    def update(self, update: Update, now: float) -> list[Outlet] | None:
-        """A head from the feed. Gives who waited for it; None for one that is not newer (duplicates are free)."""
+    def update(self, update: Update, now: float) -> list[Outlet]:
+        """A head from the feed. Gives who waited for it; one that is not newer changes nothing (duplicates are free)."""
         followed = self._events.get(update.e)
         order = (update.gen, update.seq)
         if followed is None or (followed.order is not None and order <= followed.order):
             self.stale += 1
-            return None
+            return []
         if followed.tallies:
             last = followed.tallies[-1]
             last.superseded += last.pending
@@ -326,7 +329,7 @@ class Hub:
             followed.idle = now
         return waiters
 
-    def hinted_event(self, hinted: Hinted) -> None:
+    def hint(self, hinted: Hinted) -> None:
         """A hint from the feed, for all who follow its event."""
         followed = self._events.get(hinted.e)
         if followed is not None and followed.places:
@@ -372,6 +375,7 @@ class Hub:
         for place in ready:
             place.sent = order
         stuck = self._write_all(followed.frame, ready)
+        self.sent += len(ready) * len(followed.frame)
         for place in stuck:
             place.owes = place.owes & ~STATE | IN_FLIGHT
         sent = len(ready) - len(stuck)
@@ -387,6 +391,7 @@ class Hub:
                 place.owes |= HINT
         ready = [place for place in part if not place.outlet.unsent]
         self._write_all(followed.hint, ready)
+        self.sent += len(ready) * len(followed.hint)
         self.hinted += len(ready)
 
     def _give_state(self, place: Place) -> None:
@@ -400,11 +405,10 @@ class Hub:
             place.owes |= STATE
             return
         place.owes &= ~STATE
-        place.outlet.write(followed.frame)
-        if place.outlet.unsent:
-            place.owes |= IN_FLIGHT
-        else:
+        if place.outlet.write(followed.frame):
             self._written(followed.tallies[-1])
+        else:
+            place.owes |= IN_FLIGHT
 
     def _give_hint(self, place: Place) -> None:
         """The newest hint; one too many does no harm."""
@@ -520,16 +524,6 @@ class Hub:
             latency=dict(tally.latency),
             subscribed=len(followed.places), at_or_past=at_or_past, holding=holding,
         )  # fmt: skip
-
-    def ahead(self) -> int:
-        """Connections whose devices stand past their event's head: something went back (a store restored from a backup)."""
-        return sum(
-            count
-            for followed in self._events.values()
-            if followed.order is not None
-            for order, count in followed.orders.items()
-            if order > followed.order
-        )
 
 
 def _same(one: Receipt, other: Receipt) -> bool:

@@ -51,6 +51,10 @@ class Wheel(Generic[T]):
             thing.slot.discard(thing)
             thing.slot = None
 
+    def things(self) -> list[T]:
+        """All that lie in it."""
+        return [thing for slot in self._slots.values() for thing in slot]
+
     def turn(self, now: float) -> list[T]:
         """What is due, taken out: put it in again with its next deadline, if it has one."""
         number = int(now / TICK)

@@ -1,0 +1,85 @@
+"""Where a worker's devices come in: the listening socket, open only while the worker is ready for them."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+import structlog
+
+BACKLOG = 4096
+"""A storm waits here, not in the SYN retries of devices (1 s and more); the kernel caps it at net.core.somaxconn."""
+NOT_SENT_MAX = 16 * 1024
+"""TCP_NOTSENT_LOWAT: bytes the kernel takes beyond what is in flight; the rest of SO_SNDBUF is for the network."""
+RETRY = 1.0
+
+_log = structlog.get_logger()
+
+
+class Doorway:
+    """Listens beside its siblings on one port: the kernel shares connections out among sockets with SO_REUSEPORT.
+
+    Options are set on the listening socket: what it accepts inherits them, without a system call per connection.
+    """
+
+    def __init__(
+        self,
+        where: tuple[str, int],
+        send_buffer: int,
+        user_timeout: float,
+        connection: Callable[[], asyncio.Protocol],
+    ) -> None:
+        self._where = where
+        self._send_buffer = send_buffer
+        self._user_timeout = user_timeout
+        self._connection = connection
+        self._wanted = False
+        self._changed = asyncio.Event()
+
+    def open(self, wanted: bool) -> None:
+        """Whether to listen from now on. Connections that are there stay."""
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self._changed.set()
+
+    async def run(self) -> None:
+        """Listens and stops listening as told, until cancelled."""
+        server: asyncio.Server | None = None
+        try:
+            while True:
+                self._changed.clear()
+                if self._wanted and server is None:
+                    server = await self._listen()
+                elif not self._wanted and server is not None:
+                    server.close()
+                    server = None
+                if (server is not None) == self._wanted:
+                    await self._changed.wait()
+        finally:
+            if server is not None:
+                server.close()
+
+    async def _listen(self) -> asyncio.Server | None:
+        loop = asyncio.get_running_loop()
+        try:
+            listening = self._socket()
+        except OSError as error:
+            _log.error("can't listen", where=self._where, why=str(error))
+            await asyncio.sleep(RETRY)
+            return None
+        return await loop.create_server(self._connection, sock=listening, backlog=BACKLOG)
+
+    def _socket(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._where[0] else socket.AF_INET
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer)
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOT_SENT_MAX)
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._user_timeout * 1000))
+            listening.bind(self._where)
+        except OSError:
+            listening.close()
+            raise
+        return listening

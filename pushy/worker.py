@@ -1,0 +1,470 @@
+"""A worker process: one event loop, thousands of connections. It listens beside its siblings on one port, gets heads, hints and
+parcels from its host's feed over a Unix socket, and says what became of them.
+
+It decides nothing about heads and never reads log or store. Without its feed it keeps its connections and what it knows.
+"""
+
+import asyncio
+import contextlib
+import gc
+import ipaddress
+import os
+import random
+import signal
+import socket
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import assert_never, cast
+
+import msgspec
+import structlog
+import uvloop
+
+from pushy.admission import Admission, boot_id
+from pushy.connection import OPEN, Connection, Floor
+from pushy.directory import Directory
+from pushy.doorway import Doorway
+from pushy.echo import Echo
+from pushy.fanout import write_all
+from pushy.feed_link import FeedLink
+from pushy.gauges import Fanouts, connection_values
+from pushy.handshake import Door
+from pushy.hub import Hub, Outlet
+from pushy.link import (
+    Began,
+    Counted,
+    Delivered,
+    Drain,
+    Ended,
+    Follow,
+    Gauges,
+    Hinted,
+    Joined,
+    Parcel,
+    Push,
+    Readiness,
+    Refused,
+    Replaced,
+    Revoked,
+    Sessions,
+    Steer,
+    ToWorker,
+    Unfollow,
+    Update,
+)
+from pushy.wheel import TICK, Wheel
+from stagecast.clock import Clock, SystemClock
+from stagecast.receipts import Receipt
+from stagecast.records import Revocation
+from stagecast.settings import Settings
+from stagecast.tokens import KeysFile
+from stagecast.wire.closing import CloseCode
+from stagecast.wire.frames import HELLO_DEADLINE, ErrCode
+from stagecast.wire.server_session import Rules
+
+ALIVE = 5.0
+"""Seconds between receipts without news."""
+REPORT = 1.0
+"""Seconds between receipts with news, and between gauges."""
+SESSIONS_AFTER, SESSIONS_MAX = 0.05, 20_000
+"""Sessions that began or ended go to the feed together, after this many seconds; beyond so many the oldest are dropped."""
+STOP_DEADLINE = 1.2
+"""Seconds that a stopping worker gives its connections for the closing handshake."""
+PENDING_MAX = 1024
+"""TCP connections beyond the limit that are kept, to be refused with 503."""
+PENDING_PER_ADDRESS = 16
+SETTLED_AT_ONCE = 64
+"""Connections welcomed before the loop gets its turn, when many waited for one head: 4 ms."""
+DRAIN_TICK = 0.05
+FLUSH_DEADLINE = 0.2
+"""Seconds for the last words to the feed."""
+FREEZE_EVERY = 1000
+"""New connections after which they are taken out of the garbage collector's sight: a full collection over 18,000 connections
+would hold the loop for 60 ms. They hold no cycles once closed."""
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Options:
+    """What only tests and operators in need set otherwise. Seconds and bytes."""
+
+    hello_deadline: float = HELLO_DEADLINE
+    slow_after: float = 20.0
+    send_buffer: int = 32 * 1024
+    """SO_SNDBUF (the kernel doubles it): what a stalled device can hold in kernel memory."""
+    linger: float = 30.0
+    """How long an event that nobody follows is still kept."""
+    head_wait: float = 5.0
+    """How long a hello waits for heads before it is told `unavailable`."""
+    feed_absent: float = 5.0
+    """How long the worker accepts devices without its feed."""
+    per_address_on_loopback: bool = False
+    echo: bool = False
+
+
+def run_worker(
+    settings: Settings,
+    index: int,
+    ws: tuple[str, int],
+    link: Path,
+    *,
+    echo: bool = False,
+    options: Options | None = None,
+) -> None:
+    """Serves devices at `ws` until SIGTERM or SIGINT, fed by the feed that listens at `link`; gone within 2 s then.
+
+    `echo` adds the route /echo, for conformance tests.
+    """
+    chosen = options or Options(echo=echo)
+    gc.set_threshold(10_000, 20, 100)
+    uvloop.run(Worker(settings, index, ws, link, chosen, SystemClock(), random.Random()).run())
+
+
+class Worker:
+    """The composition of one worker, and what passes between its connections and its feed."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        index: int,
+        ws: tuple[str, int],
+        link: Path,
+        options: Options,
+        clock: Clock,
+        rng: random.Random,
+    ) -> None:
+        self._settings = settings
+        self._index = index
+        self._options = options
+        self._clock = clock
+        self._boot = boot_id(rng)
+        self._admission = Admission(KeysFile(settings.keys_file))
+        self._directory: Directory[Connection] = Directory()
+        self._hub = Hub(write_all)
+        self._link = FeedLink(link, self._joined, self._received, self._feed_lost, rng)
+        self._doorway = Doorway(ws, options.send_buffer, options.slow_after, lambda: Connection(self.floor))
+        self.floor = Floor(
+            rules=Rules(
+                admit=self._admission.admit,
+                head=self._hub.head,
+                rng=rng,
+                node=f"{index}{self._boot}",
+                ping=settings.ping,
+                lifetime=settings.lifetime,
+                hello_deadline=options.hello_deadline,
+                maps=settings.maps or None,
+            ),
+            hub=self._hub,
+            wheel=Wheel(clock.monotonic()),
+            door=Door(frozenset(settings.origins)),
+            clock=clock,
+            arrived=self._arrived,
+            busy=self._busy,
+            greeted=self._greeted,
+            wanted=self._wanted,
+            left=self._left,
+            gone=self._gone,
+            slow_after=options.slow_after,
+            echo=Echo if options.echo else None,
+        )
+        self._fanouts = Fanouts()
+        self._addresses: Counter[str] = Counter()
+        self._tcp = 0
+        self._empty = asyncio.Event()
+        self._settling: deque[tuple[Connection, str, ErrCode | None]] = deque()
+        """Connections whose awaited head is settled, each taking its turn."""
+        self._changes: list[Began | Ended] = []
+        self._changes_dropped = 0
+        self._lag = 0.0
+        self._stepping = self._flushing = self._stopping = False
+        self._refollow: set[str] = set()
+        """Events that the feed could not follow again when it came back."""
+        self._draining: asyncio.Task[None] | None = None
+        self._feed_lost_at: float | None = None
+        self._frozen_at = 0
+        self._blank = Receipt(settings.host or socket.gethostname(), self._boot, index, 0, "", 0, 0)
+
+    async def run(self) -> None:
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        async with asyncio.TaskGroup() as group:
+            running = (self._link.run(), self._doorway.run(), self._turn(), self._report())
+            tasks = [group.create_task(one) for one in running]
+            await stop.wait()
+            await self._stop()
+            for task in tasks:
+                task.cancel()
+
+    # the feed
+
+    def _joined(self) -> None:
+        self._feed_lost_at = None
+        self._refollow.clear()
+        self._link.send(Joined(self._index, self._boot, os.getpid()))
+        if events := self._hub.events:
+            self._link.send(Follow(events))
+        self._flush_sessions()
+
+    def _feed_lost(self) -> None:
+        self._feed_lost_at = self._clock.monotonic()
+
+    def _received(self, message: ToWorker) -> None:
+        now = self._clock.monotonic()
+        match message:
+            case Update():
+                self._settle(message.e, self._hub.update(message, now), None)
+                self._step()
+            case Hinted():
+                self._hub.hint(message)
+                self._step()
+            case Push(number, parcels):
+                self._push(number, parcels)
+            case Refused(event, code):
+                self._settle(event, self._hub.refused(event), code)
+                if self._hub.head(event) is not None:
+                    self._refollow.add(event)
+            case Readiness(ready):
+                self._doorway.open(ready and self._draining is None and not self._stopping)
+            case Revoked(revocations):
+                self._revoke(revocations)
+            case Replaced(member, device, start):
+                earlier = [c for c in self._directory.device(device) if c.member == member and c.session.start < start]
+                self._end(earlier, CloseCode.REPLACED, "replaced by a later session")
+            case Steer(back):
+                self.floor.rules.back = back
+            case Drain(rate, back):
+                self.floor.rules.back = back
+                self._drain(rate)
+            case _:
+                assert_never(message)
+
+    def _settle(self, event: str, waiters: Iterable[Outlet], code: ErrCode | None) -> None:
+        self._settling.extend((cast("Connection", waiter), event, code) for waiter in waiters)
+        self._step_soon()
+
+    def _push(self, number: int, parcels: list[Parcel]) -> None:
+        statuses: list[tuple[int, str, int]] = []
+        for i, parcel in enumerate(parcels):
+            if parcel.device is not None:
+                found = self._directory.device(parcel.device)
+            else:
+                found = self._directory.member(parcel.member or "")
+            statuses += [
+                (i, connection.device, self._hub.deliver(connection, parcel.frame))
+                for connection in found
+                if parcel.e is None or connection.claims.allows(parcel.e)
+            ]
+        self._link.send(Delivered(number, statuses))
+
+    def _revoke(self, revocations: Iterable[Revocation]) -> None:
+        self._admission.revoke(revocations)
+        for one in revocations:
+            find = self._directory.device if one.kind == "device" else self._directory.member
+            void = [connection for connection in find(one.id) if self._admission.revoked(connection.claims)]
+            self._end(void, CloseCode.UNAUTHORIZED, "revoked")
+
+    def _end(self, connections: Iterable[Connection], code: CloseCode, reason: str) -> None:
+        now, wall = self._clock.monotonic(), self._clock.now()
+        for connection in connections:
+            connection.end(code, reason, now, wall)
+
+    # work in chunks, so that no fan-out and no storm holds the loop
+
+    def _step(self) -> None:
+        """One chunk, and the next when the loop has looked at its sockets."""
+        self._stepping = False
+        now, wall = self._clock.monotonic(), self._clock.now()
+        for _ in range(min(len(self._settling), SETTLED_AT_ONCE)):
+            connection, event, code = self._settling.popleft()
+            connection.settle(event, code, now, wall)
+            if connection.phase != OPEN:
+                self._hub.leave(connection, [event], now)
+        done = self._hub.step()
+        if done is not None:
+            self._fanouts.took(self._clock.monotonic() - done.began)
+        self._step_soon()
+
+    def _step_soon(self) -> None:
+        if not self._stepping and (self._hub.working or self._settling):
+            self._stepping = True
+            asyncio.get_running_loop().call_soon(self._step)
+
+    # connections
+
+    def _arrived(self, connection: Connection) -> bool:
+        self._tcp += 1
+        if self._tcp > self._settings.connections + PENDING_MAX:
+            self.floor.refusals["full"] += 1
+            return False
+        if not (limit := self._settings.connections_per_address):
+            return True
+        address = _address(connection.transport.get_extra_info("peername")[0])
+        if address.is_loopback and not self._options.per_address_on_loopback:
+            return True
+        connection.address = str(address)
+        self._addresses[connection.address] += 1
+        if self._addresses[connection.address] > 2 * limit + PENDING_PER_ADDRESS:
+            self.floor.refusals["address"] += 1
+            return False
+        return True
+
+    def _busy(self, connection: Connection) -> bool:
+        if self._stopping or self._draining is not None or self.floor.upgraded >= self._settings.connections:
+            return True
+        return connection.address is not None and (
+            self._addresses[connection.address] > self._settings.connections_per_address
+        )
+
+    def _gone(self, connection: Connection) -> None:
+        self._tcp -= 1
+        if self._stopping and not self._tcp:
+            self._empty.set()
+        if connection.address is not None:
+            self._addresses[connection.address] -= 1
+            if not self._addresses[connection.address]:
+                del self._addresses[connection.address]
+
+    def _greeted(self, connection: Connection) -> None:
+        earlier = [one for one in self._directory.device(connection.device) if one.member == connection.member]
+        self._end(earlier, CloseCode.REPLACED, "replaced by a later session")
+        self._directory.add(connection)
+        session = connection.session
+        self._change(Began(connection.member, connection.device, session.sid, session.start))
+
+    def _wanted(self, connection: Connection, events: list[str]) -> None:
+        now, wall = self._clock.monotonic(), self._clock.now()
+        new, over = self._hub.want(connection, events, now)
+        if new and self._link.up:
+            self._link.send(Follow(new))
+        for event in over:
+            connection.settle(event, "unavailable", now, wall)
+
+    def _left(self, connection: Connection) -> None:
+        self._hub.leave(connection, None, self._clock.monotonic())
+        if connection.session.claims is not None:
+            self._directory.remove(connection)
+            self._change(Ended(connection.member, connection.device, connection.session.sid))
+
+    def _change(self, change: Began | Ended) -> None:
+        self._changes.append(change)
+        if len(self._changes) > SESSIONS_MAX:
+            self._changes_dropped += SESSIONS_MAX // 10
+            del self._changes[: SESSIONS_MAX // 10]
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_later(SESSIONS_AFTER, self._flush_sessions)
+
+    def _flush_sessions(self) -> None:
+        self._flushing = False
+        if self._changes and self._link.up:
+            self._link.send(Sessions(self._changes))
+            self._changes = []
+
+    # time
+
+    async def _turn(self) -> None:
+        """Looks at the connections whose time has come."""
+        while True:
+            before = self._clock.monotonic()
+            await asyncio.sleep(TICK)
+            now, wall = self._clock.monotonic(), self._clock.now()
+            self._lag = max(self._lag, now - before - TICK)
+            for connection in self.floor.wheel.turn(now):
+                connection.expire(now, wall)
+
+    async def _report(self) -> None:
+        """Once a second: keys, heads that don't come, events nobody follows; receipts and gauges to the feed."""
+        while True:
+            await asyncio.sleep(REPORT)
+            now = self._clock.monotonic()
+            if self._admission.look(now):
+                gone = [one for one in self._sessions() if not self._admission.holds(one.claims)]
+                self._end(gone, CloseCode.UNAUTHORIZED, "the token's key is gone")
+            for event in self._hub.overdue(now - self._options.head_wait):
+                self._settle(event, self._hub.refused(event), "unavailable")
+                self._link.send(Unfollow([event]))
+            if abandoned := self._hub.abandoned(now - self._options.linger):
+                self._link.send(Unfollow(abandoned))
+            if self._refollow and self._link.up:
+                self._link.send(Follow(sorted(self._refollow)))
+                self._refollow.clear()
+            if self._feed_lost_at is not None and now - self._feed_lost_at > self._options.feed_absent:
+                self._doorway.open(False)
+            self._send_receipts(now)
+            self._link.send(Gauges(self._values()))
+            if self.floor.accepts - self._frozen_at >= FREEZE_EVERY:
+                self._frozen_at = self.floor.accepts
+                gc.freeze()
+
+    def _sessions(self) -> list[Connection]:
+        """Connections past their hello."""
+        return [c for c in self.floor.wheel.things() if c.phase == OPEN and c.session.claims is not None]
+
+    def _send_receipts(self, now: float, left: bool = False) -> None:
+        if not self._link.up:
+            return
+        blank = msgspec.structs.replace(self._blank, ts=self._clock.now(), left=left)
+        if receipts := self._hub.receipts(blank, now, ALIVE):
+            self._link.send(Counted(receipts))
+
+    def _values(self) -> dict[str, float]:
+        values = connection_values(self.floor, self._tcp) | self._fanouts.values()
+        values["stagecast_loop_lag_seconds"], self._lag = self._lag, 0.0
+        values["stagecast_token_checks_total"] = self._admission.checks
+        values["stagecast_link_dropped_total"] = self._link.dropped + self._changes_dropped
+        return values
+
+    # the end
+
+    def _drain(self, rate: float) -> None:
+        self._doorway.open(False)
+        if self._draining is not None:
+            self._draining.cancel()
+        self._draining = asyncio.get_running_loop().create_task(self._drain_at(rate))
+
+    async def _drain_at(self, rate: float) -> None:
+        """Sends connections away at `rate` a second, until there is none."""
+        while True:
+            waiting = [connection for connection in self.floor.wheel.things() if connection.phase == OPEN]
+            begun, sent = self._clock.monotonic(), 0
+            while sent < len(waiting):
+                due = int((self._clock.monotonic() - begun) * rate) + 1
+                now, wall = self._clock.monotonic(), self._clock.now()
+                for connection in waiting[sent:due]:
+                    connection.go_away(CloseCode.DRAIN, "drain", now, wall)
+                sent = max(sent, min(due, len(waiting)))
+                await asyncio.sleep(DRAIN_TICK)
+            await asyncio.sleep(DRAIN_TICK)
+
+    async def _stop(self) -> None:
+        """Says goodbye to all, for STOP_DEADLINE at most."""
+        self._stopping = True
+        self._doorway.open(False)
+        if self._draining is not None:
+            self._draining.cancel()
+        now, wall = self._clock.monotonic(), self._clock.now()
+        connections = self.floor.wheel.things()
+        for connection in connections:
+            connection.go_away(CloseCode.GOING_AWAY, "restart", now, wall)
+        if self._tcp > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), STOP_DEADLINE)
+        for connection in connections:
+            connection.transport.abort()
+        self._send_receipts(now, left=True)
+        self._flush_sessions()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._link.flush(), FLUSH_DEADLINE)
+        self._link.close()
+
+
+def _address(peer: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """What connections are counted by: an IPv4 address, or the /64 network that one IPv6 customer has to itself."""
+    address = ipaddress.ip_address(peer.partition("%")[0])
+    if address.version == 6 and not address.is_loopback:
+        return ipaddress.ip_network((address, 64), strict=False).network_address
+    return address
