@@ -87,11 +87,12 @@ class Roads:
 
     @property
     def ready(self) -> bool:
-        """Whether devices may come: the end is resolved, the revocations are known, and not both roads are silent."""
-        return not self.reasons()
+        """Whether devices may come, as the listener was last told."""
+        return self._ready
 
     def reasons(self) -> list[str]:
-        """Why not."""
+        """Why devices may not come now: none once the end is resolved and the revocations are known, until both roads fall
+        silent."""
         reasons = []
         if not self.counts.resolved:
             reasons.append("the log's end is not resolved yet")
@@ -198,10 +199,14 @@ class Roads:
                 assert self._group is not None
                 self._group.create_task(self._probe())
             self.perform(self.heads.unverified(now))
-            if self.ready != self._ready:
-                self._ready = not self._ready
-                self._listener.readiness(self._ready)
+            self._judge()
             await asyncio.sleep(TICK)
+
+    def _judge(self) -> None:
+        """Tells the listener if readiness has changed."""
+        if self._ready == bool(self.reasons()):
+            self._ready = not self._ready
+            self._listener.readiness(self._ready)
 
     async def _probe(self) -> None:
         """Whether the store answers at all, for a host whose devices follow nothing."""
@@ -225,6 +230,7 @@ class Roads:
             pause = min(2 * pause, PAUSE_MAX)
         self._standing_loaded = True
         self.silence.kv_spoke(self._clock.monotonic())
+        self._judge()
 
     async def _read_standing(self) -> None:
         after = None

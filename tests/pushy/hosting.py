@@ -98,7 +98,7 @@ class Worker:
 async def until(true: Callable[[], object]) -> None:
     """Waits for a condition; it may be async."""
     async with asyncio.timeout(PATIENCE):
-        while not (await answer if inspect.isawaitable(answer := true()) else answer):
+        while not (await answer if inspect.isawaitable(answer := true()) else answer):  # noqa: ASYNC110
             await asyncio.sleep(0.005)
 
 
