@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import msgspec
 import structlog
 
-from broadcaster.tail import follow
+from broadcaster.tail import PAUSE, follow
 from stagecast.clock import Clock
 from stagecast.log import MessageLog, Positions, Record, Topic
 from stagecast.receipts import LEFT_AFTER, Progress, Receipt, decode_receipt, progress
@@ -29,10 +29,9 @@ _log = structlog.get_logger()
 class Ledger:
     """Receipts in memory. Pure: the log's stamps and `now` (wall ms) are arguments."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = RECEIPTS_MAX) -> None:
+        self._limit = limit
         self._events: dict[str, dict[Worker, dict[tuple[int, int], tuple[Receipt, int]]]] = {}
-        self._left: dict[Worker, int] = {}
-        """Workers that said goodbye, and when: a receipt of theirs that comes by another partition later is void."""
         self._expired_at = 0
         self.kept = 0
         self.refused = 0
@@ -41,15 +40,10 @@ class Ledger:
     def take(self, receipt: Receipt, ts: int) -> None:
         """Takes note of a receipt that the log stamped `ts`."""
         worker = (receipt.host, receipt.worker, receipt.boot)
-        if receipt.left:
-            self._leave(worker, ts)
-            return
-        if worker in self._left:
-            return
         states = self._events.setdefault(receipt.e, {}).setdefault(worker, {})
         order = (receipt.gen, receipt.seq)
         if order not in states:
-            if self.kept >= RECEIPTS_MAX:
+            if self.kept >= self._limit:
                 self.refused += 1
                 return
             self.kept += 1
@@ -63,7 +57,7 @@ class Ledger:
         for record in records:
             try:
                 self.take(decode_receipt(record.value), record.ts)
-            except (msgspec.DecodeError, UnicodeDecodeError):
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 self.unreadable += 1
         if now - self._expired_at >= EXPIRE_EVERY_MS:
             self._expire(now)
@@ -71,13 +65,8 @@ class Ledger:
     def progress(self, event: str, gen: int, seq: int, now: int) -> Progress:
         """How far (gen, seq) of this event has come."""
         workers = self._events.get(event, {}).values()
-        kept = ((receipt, max(now - ts, 0) / 1000) for states in workers for receipt, ts in states.values())
+        kept = ((r, max(now - ts, 0) / 1000) for states in workers for r, ts in states.values() if now - ts <= KEEP_MS)
         return progress(event, kept, gen, seq)
-
-    def _leave(self, worker: Worker, ts: int) -> None:
-        self._left[worker] = ts
-        for workers in self._events.values():
-            self.kept -= len(workers.pop(worker, ()))
 
     def _expire(self, now: int) -> None:
         self._expired_at = now
@@ -90,14 +79,13 @@ class Ledger:
                     del workers[worker]
             if not workers:
                 del self._events[event]
-        self._left = {worker: ts for worker, ts in self._left.items() if now - ts <= KEEP_MS}
 
 
-async def keep_ledger(ledger: Ledger, log: MessageLog, clock: Clock) -> None:
+async def keep_ledger(ledger: Ledger, log: MessageLog, clock: Clock, pause: float = PAUSE) -> None:
     """Reads the receipts log into the ledger, for ever."""
 
     async def start() -> Positions:
         return await log.since(Topic.RECEIPTS, clock.now() - KEEP_MS)
 
-    async for batch in follow(log, Topic.RECEIPTS, start):
+    async for batch in follow(log, Topic.RECEIPTS, start, pause):
         ledger.read(batch, clock.now())

@@ -49,9 +49,10 @@ class Known:
 class Roster:
     """Event id → what is known. `changed` is set whenever a head is new here."""
 
-    def __init__(self, heads: Heads, clock: Clock) -> None:
+    def __init__(self, heads: Heads, clock: Clock, limit: int = EVENTS_MAX) -> None:
         self._heads = heads
         self._clock = clock
+        self._limit = limit
         self._events: dict[str, Known] = {}
         self.changed = asyncio.Event()
         self.left_out = 0
@@ -75,7 +76,7 @@ class Roster:
         event = kept.head.event
         known = self._events.get(event)
         if known is None:
-            if len(self._events) >= EVENTS_MAX:
+            if len(self._events) >= self._limit:
                 self.left_out += 1
                 return None
             known = self._events[event] = Known(kept, plan, self._clock.monotonic())
