@@ -54,7 +54,7 @@ class Ringer:
     def ring(self) -> None:
         try:
             names = os.listdir(self._folder)
-        except OSError:  # nobody ever listened
+        except OSError:  # nobody listens, or the file is gone
             return
         for name in names:
             if name.endswith(SUFFIX):

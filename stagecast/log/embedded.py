@@ -33,7 +33,7 @@ SCHEMA = (
     "CREATE TABLE topics (topic TEXT PRIMARY KEY, start INTEGER NOT NULL, next INTEGER NOT NULL) STRICT;"
     + "".join(
         f"""
-    INSERT INTO topics SELECT '{topic.value}', born, born FROM (SELECT unixepoch('subsec') * 1000000 AS born);
+    INSERT INTO topics SELECT '{topic.value}', born, born FROM (SELECT CAST(unixepoch('subsec') * 1000000 AS INTEGER) AS born);
     CREATE TABLE {table} (offset INTEGER PRIMARY KEY, ts INTEGER NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL) STRICT;
     CREATE INDEX {table}_by_ts ON {table} (ts);
     """

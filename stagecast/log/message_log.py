@@ -43,8 +43,9 @@ class LogUnavailable(LogError):
 
 
 class LogGap(LogError):
-    """Records between the asked position and the log's start are gone (retention, a truncated log). What they said is lost
-    here: read the state they led to elsewhere, resolve `end` anew, and read on from there."""
+    """The position is not in the log: what was there is gone (retention), or the log ends before it and so is not the one it came
+    from (truncated, restored, replaced). What was said in between is lost here: read the state it led to elsewhere, resolve `end`
+    anew *before* that, and read on from there."""
 
 
 class MessageLog(Protocol):

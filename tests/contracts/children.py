@@ -15,6 +15,7 @@ from pathlib import Path
 from kv import OutcomeUnknown, Put, StoreError, open_store
 from stagecast.log import LogError, Topic, open_log
 
+ROOT = Path(__file__).parents[2]
 LANES = 8
 """Writes that a writing child has under way at once."""
 
@@ -27,7 +28,10 @@ class Child:
         self._errors = folder / f"child-{number}.err"
         with self._output.open("wb") as output, self._errors.open("wb") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.contracts.children", *arguments], stdout=output, stderr=errors
+                [sys.executable, "-m", "tests.contracts.children", *arguments],
+                cwd=ROOT,
+                stdout=output,
+                stderr=errors,
             )
 
     @property

@@ -11,14 +11,15 @@ from pathlib import Path
 import apsw
 import pytest
 
-from stagecast import sqlite
-from stagecast.sqlite import Database, DatabaseError, Format, Upkeep, check_version, path_of, rows
+from stagecast.sqlite import Database, DatabaseError, Format, Upkeep, Work, check_version, path_of, rows
+from stagecast.sqlite.backlog import BACKLOG_WEIGHT
+from stagecast.sqlite.file import make_file
 from tests.stagecast.faulty_disk import FaultyDisk
 
 FORMAT = Format("test", 0x54455354, "CREATE TABLE numbers (n INTEGER PRIMARY KEY) STRICT")
 
 
-def insert(number: int) -> sqlite.Work[int]:
+def insert(number: int) -> Work[int]:
     def work(connection: apsw.Connection) -> int:
         connection.execute("INSERT INTO numbers VALUES (?)", (number,))
         return number
@@ -211,7 +212,7 @@ async def test_a_locked_file_is_surely_not_written(database: Database, path: Pat
 
 async def test_the_backlog_is_bounded(database: Database) -> None:
     """Writes beyond it are refused at once and counted; those that wait are done."""
-    half = sqlite.BACKLOG_WEIGHT // 2 + 1
+    half = BACKLOG_WEIGHT // 2 + 1
     outcomes = await asyncio.gather(*(database.write(insert(n), half) for n in range(20)), return_exceptions=True)
     refused = [outcome for outcome in outcomes if isinstance(outcome, DatabaseError)]
     assert len(refused) == database.refused > 0
@@ -253,7 +254,7 @@ async def test_locks_survive_a_second_opening(database: Database, path: Path) ->
 
     holding = asyncio.ensure_future(database.write(slow))
     await entered.wait()
-    sqlite._make_file(path)
+    make_file(path)
     script = f"import apsw; c = apsw.Connection({str(path)!r}); c.execute('BEGIN IMMEDIATE')"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stderr=asyncio.subprocess.PIPE)
     _, errors = await process.communicate()

@@ -1,68 +1,26 @@
-"""One SQLite file shared by the processes of one machine: opened with care, written by group commit.
-
-What makes a write durable and cheap: WAL with `synchronous=FULL`, one writing connection per process on a thread of its own,
-and one transaction for all that waits (an fsync costs 0.2 to 5 ms, whatever it carries). Reads run on the event loop, on a
-connection of their own: WAL readers wait for no writer, and a read here is one key or one bounded batch (a thread hop would
-cost four times the read).
-"""
+"""One open SQLite file: writes by group commit on a thread, reads on the event loop."""
 
 import asyncio
 import logging
-import os
-import random
-import tempfile
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
 
 import apsw
 
-OLDEST = (3, 51, 3)
-"""SQLite before this can corrupt a WAL that two connections write (https://sqlite.org/wal.html#walresetbug)."""
-OPEN_WAIT = 10.0
-BUSY_WAIT = 4.0
-"""Seconds to wait for another process's transaction."""
+from stagecast.sqlite.backlog import Backlog, Job, Work
+from stagecast.sqlite.file import OPEN_WAIT, DatabaseError, Format, check_version, connect, identity, open_file
+
 WRITE_WAIT = 5.0
 """Seconds after which a write is given up, longer than BUSY_WAIT so that SQLite's own answer comes first."""
-READ_BUSY_MS = 1000
-"""A reader meets a lock only while another process recovers or closes the file."""
-GROUP_WEIGHT = 10_000
-"""Rows in one transaction: bounds how long other processes wait."""
-BACKLOG_WEIGHT = 100_000
-"""Rows that may wait for the writer; more are refused and counted in `Database.refused`."""
-CHECKPOINT_PAGES = 4_000
-WAL_KEPT = 64 << 20
 
 T = TypeVar("T")
-Work = Callable[[apsw.Connection], T]
-"""What to do inside a transaction. It may run twice: the transaction of a group that failed is rolled back first."""
 
 logger = logging.getLogger(__name__)
-
-
-class DatabaseError(Exception):
-    """The file could not be read or written. `__cause__` is SQLite's own error, if it had one."""
-
-    def __init__(self, text: str, *, unknown: bool = False) -> None:
-        super().__init__(text)
-        self.unknown = unknown
-        """Whether a write may have happened all the same: it was under way and its end was not seen."""
-
-
-@dataclass(frozen=True)
-class Format:
-    """What a file holds, so that a log is never taken for a store."""
-
-    name: str
-    application_id: int
-    schema: str
-    """Statements that make an empty file one of this format."""
 
 
 @dataclass(frozen=True)
@@ -77,27 +35,6 @@ class Upkeep:
     """Seconds between tidyings, counted from this process's first write: who only reads never tidies."""
 
 
-def path_of(url: str) -> Path:
-    """The file that `sqlite:///path` names. The path is absolute, as in `file:///path`; `sqlite:////path` is the same.
-
-    Raises ValueError for what has a host, an option or no path.
-    """
-    parts = urlsplit(url)
-    path = unquote(parts.path).lstrip("/")
-    if parts.scheme != "sqlite" or parts.netloc or parts.query or parts.fragment or not path:
-        raise ValueError(f"{url!r} is not sqlite:///path (an absolute path, no options)")
-    return Path("/") / path
-
-
-def check_version(version: str) -> None:
-    """Raises DatabaseError for a SQLite that must not write a shared WAL."""
-    if tuple(int(part) for part in version.split(".")) < OLDEST:
-        oldest = ".".join(map(str, OLDEST))
-        raise DatabaseError(
-            f"SQLite {version} can corrupt a file that several processes write: {oldest} or newer is needed"
-        )
-
-
 def rows(connection: apsw.Connection, query: str, *arguments: str | bytes | int | float | None) -> list[Any]:
     """All rows of a query that has few. An unread row would keep its snapshot, and with it the WAL, from being let go."""
     return connection.execute(query, arguments).fetchall()
@@ -108,62 +45,6 @@ class _Failure:
     text: str
     cause: Exception | None
     unknown: bool = False
-
-
-@dataclass(eq=False, slots=True)
-class _Job:
-    work: Work[Any]
-    weight: int
-    future: asyncio.Future[Any]
-    taken: bool = False
-    withdrawn: bool = False
-
-
-@dataclass(eq=False)
-class _Backlog:
-    """What waits for the writer, in order. Shared by the event loop and the writer's thread."""
-
-    jobs: deque[_Job] = field(default_factory=deque)
-    weight: int = 0
-    closing: bool = False
-    changed: threading.Condition = field(default_factory=threading.Condition)
-
-    def add(self, job: _Job) -> bool:
-        with self.changed:
-            if self.closing or (self.jobs and self.weight + job.weight > BACKLOG_WEIGHT):
-                return False
-            self.jobs.append(job)
-            self.weight += job.weight
-            self.changed.notify()
-            return True
-
-    def withdraw(self, job: _Job) -> bool:
-        """Whether the job was still waiting: it will never run."""
-        with self.changed:
-            job.withdrawn = not job.taken
-            return job.withdrawn
-
-    def take(self, timeout: float | None) -> list[_Job] | None:
-        """The next group, empty after `timeout` seconds without one; None when closed and nothing waits."""
-        with self.changed:
-            self.changed.wait_for(lambda: self.jobs or self.closing, timeout)
-            if not self.jobs:
-                return None if self.closing else []
-            group: list[_Job] = []
-            room = GROUP_WEIGHT
-            while self.jobs and (not group or self.jobs[0].weight <= room):
-                job = self.jobs.popleft()
-                self.weight -= job.weight
-                if not job.withdrawn:
-                    job.taken = True
-                    room -= job.weight
-                    group.append(job)
-            return group
-
-    def close(self) -> None:
-        with self.changed:
-            self.closing = True
-            self.changed.notify()
 
 
 class Database:
@@ -182,7 +63,7 @@ class Database:
         self._loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[_Failure | None] = self._loop.create_future()
         self._ended = asyncio.Event()
-        self._backlog = _Backlog()
+        self._backlog = Backlog()
         self._tidy_at: float | None = None
         self._thread = threading.Thread(target=self._run, name=f"sqlite {path.name}", daemon=True)
 
@@ -197,8 +78,10 @@ class Database:
             async with asyncio.timeout(OPEN_WAIT):
                 failure = await database._opened
         except TimeoutError as error:
-            database._backlog.close()
             raise DatabaseError(f"{path}: not opened in {OPEN_WAIT:.0f} s") from error
+        finally:
+            if not database._opened.done() or database._opened.cancelled():
+                database._backlog.close()  # whenever it does open, it closes at once
         if failure:
             await database.close()
             raise DatabaseError(failure.text) from failure.cause
@@ -210,7 +93,7 @@ class Database:
         `weight` is the number of rows it touches, about. Raises DatabaseError within 5 s; what `work` itself raised besides
         errors of SQLite comes out as it is, and nothing of this work is written.
         """
-        job = _Job(work, weight, self._loop.create_future())
+        job = Job(work, weight, self._loop.create_future())
         if not self._backlog.add(job):
             self.refused += not self._backlog.closing
             raise DatabaseError(f"{self.path}: " + ("closed" if self._backlog.closing else "too many writes wait"))
@@ -249,9 +132,11 @@ class Database:
 
     async def scan(self, work: Work[T]) -> T:
         """Runs a read that may take long, on a thread and a connection of its own. Raises DatabaseError."""
+        if self._backlog.closing:
+            raise DatabaseError(f"{self.path}: closed")
 
         def on_thread() -> T:
-            connection = _connect(self.path, reading=True)
+            connection = connect(self.path, reading=True)
             try:
                 return work(connection)
             finally:
@@ -277,8 +162,8 @@ class Database:
 
     def _run(self) -> None:
         try:
-            self._writer, self._reader = _open(self.path, self._form)
-            self._file = _identity(self.path)
+            self._writer, self._reader = open_file(self.path, self._form)
+            self._file = identity(self.path)
         except (apsw.Error, OSError, DatabaseError) as error:
             self._tell(self._answer_open, _Failure(f"{self.path}: {error}", error))
         else:
@@ -305,12 +190,12 @@ class Database:
     def _tidy(self) -> None:
         try:
             more = self._transact([self._upkeep.tidy])[0]
-        except (apsw.Error, OSError, _CommitFailed) as error:
+        except Exception as error:  # whatever it was, writing must go on
             logger.warning("%s: tidying failed, to be tried again: %s", self.path, error)
             more = False
         self._tidy_at = time.monotonic() + (0.05 if more else self._upkeep.every)
 
-    def _commit(self, group: Sequence[_Job]) -> list[Any]:
+    def _commit(self, group: Sequence[Job]) -> list[Any]:
         """The outcome of each job. If one spoils the transaction of all, each gets one of its own."""
         try:
             return self._transact([job.work for job in group])
@@ -325,6 +210,7 @@ class Database:
     def _transact(self, works: Sequence[Work[T]]) -> list[T]:
         """One durable transaction. Raises what SQLite or a work raised (nothing written), or _CommitFailed (unknown)."""
         self._check_same_file()
+        self._roll_back()
         self._writer.execute("BEGIN IMMEDIATE")
         try:
             outcomes = [work(self._writer) for work in works]
@@ -340,12 +226,14 @@ class Database:
         return outcomes
 
     def _roll_back(self) -> None:
-        if self._writer.in_transaction:  # a full disk or an I/O error may have rolled back by itself
-            self._writer.execute("ROLLBACK")
+        """Ends a transaction that failed, if it did not end by itself. If it does not end now either: before the next."""
+        if self._writer.in_transaction:
+            with suppress(apsw.Error):
+                self._writer.execute("ROLLBACK")
 
     def _check_same_file(self) -> None:
         """A file that was moved away or replaced still takes writes, and nobody would ever find them. Raises OSError."""
-        if _identity(self.path) != self._file:
+        if identity(self.path) != self._file:
             raise OSError("the file was replaced while open: restart this process")
 
     def _tell(self, callback: Callable[..., object], *arguments: object) -> None:
@@ -365,102 +253,7 @@ class _CommitFailed(Exception):
         self.cause = cause
 
 
-def _settle(group: Sequence[_Job], outcomes: Sequence[Any]) -> None:
+def _settle(group: Sequence[Job], outcomes: Sequence[Any]) -> None:
     for job, outcome in zip(group, outcomes, strict=True):
         if not job.future.done():
             job.future.set_result(outcome)
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    found = os.stat(path)
-    return found.st_dev, found.st_ino
-
-
-def _open(path: Path, form: Format) -> tuple[apsw.Connection, apsw.Connection]:
-    """The writing and the reading connection."""
-    _make_file(path)
-    deadline = time.monotonic() + OPEN_WAIT
-    while True:
-        writer = _connect(path)
-        try:
-            _prepare(writer, form)
-            _sync_folder(path.parent)
-            return writer, _connect(path, reading=True)
-        except apsw.BusyError:
-            # Two processes that turn a new file into a WAL at once: SQLite answers one of them at once, without waiting.
-            writer.close()
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(random.uniform(0.005, 0.02))
-        except BaseException:
-            writer.close()
-            raise
-
-
-def _make_file(path: Path) -> None:
-    """Makes the file under another name and links it: opening and closing an existing one would drop every POSIX lock that
-    this process holds on it (https://sqlite.org/howtocorrupt.html#_posix_advisory_locks_canceled_by_a_separate_thread_doing_close_)."""
-    if path.exists():
-        return
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
-    os.close(descriptor)
-    try:
-        os.link(name, path)
-    except FileExistsError:
-        pass
-    finally:
-        os.unlink(name)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes the names of new files survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _connect(path: Path, *, reading: bool = False) -> apsw.Connection:
-    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
-    if reading:
-        connection.set_busy_timeout(READ_BUSY_MS)
-        connection.pragma("query_only", True)
-    else:
-        connection.set_busy_handler(_Patience())
-        connection.pragma("synchronous", "FULL")
-        connection.pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
-        connection.pragma("journal_size_limit", WAL_KEPT)
-    return connection
-
-
-class _Patience:
-    """The writer's busy handler: short random naps, where SQLite's own grow to 100 ms and let one process starve another."""
-
-    def __init__(self) -> None:
-        self._until = 0.0
-
-    def __call__(self, calls: int) -> bool:
-        if calls == 0:
-            self._until = time.monotonic() + BUSY_WAIT
-        time.sleep(random.uniform(0.0005, 0.002))
-        return time.monotonic() < self._until
-
-
-def _prepare(connection: apsw.Connection, form: Format) -> None:
-    """WAL mode and the schema, or DatabaseError for a file of another kind."""
-    if (mode := connection.pragma("journal_mode", "WAL")) != "wal":
-        raise DatabaseError(f"this file system allows no WAL (journal mode {mode}): use a local one")
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        kind = connection.pragma("application_id")
-        if kind == 0 and not connection.execute("SELECT 1 FROM sqlite_schema").fetchall():
-            connection.execute(form.schema)
-            connection.pragma("application_id", form.application_id)
-        elif kind != form.application_id:
-            raise DatabaseError(f"not a {form.name}: it holds something else")
-        connection.execute("COMMIT")
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
