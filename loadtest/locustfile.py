@@ -117,7 +117,7 @@ class SwarmUser(User):
         name = f"swarm-{os.getpid()}-{id(self):x}"
         devices = [(f"{name}-{i}", _hello(target, f"{name}-{i}", rng)) for i in range(options.connections)]
         self.swarm = Swarm(target.address, devices, WINDOW, rng)
-        self._run.swarms.append(self.swarm)
+        _run.swarms.append(self.swarm)
         gevent.spawn(self.swarm.connect_all)
         gevent.spawn(self.swarm.keep)
 
@@ -182,9 +182,7 @@ def _start(environment: Environment, **_: Any) -> None:
 
 def publish(environment: Environment, target: Target, every: float) -> None:
     """A transition every so often, as soon as somebody is connected; each accepted one goes into the ledger."""
-    while not isinstance(environment.runner, MasterRunner) and not all(
-        swarm.welcomed == len(swarm.connections) for swarm in _run.swarms or [_Nobody]
-    ):
+    while not isinstance(environment.runner, MasterRunner) and not _all_welcomed():
         gevent.sleep(0.1)
     stage = 0
     while True:
@@ -200,8 +198,8 @@ def publish(environment: Environment, target: Target, every: float) -> None:
         environment.stats.log_request("POST", "transition", round((time.monotonic() - start) * 1000), 0)
 
 
-class _Nobody:
-    welcomed, connections = 0, (None,)
+def _all_welcomed() -> bool:
+    return bool(_run.swarms) and all(swarm.welcomed == len(swarm.connections) for swarm in _run.swarms)
 
 
 def storm() -> None:
