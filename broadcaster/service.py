@@ -122,7 +122,7 @@ async def broadcasting(store: KeyValue, log: MessageLog, clock: Clock) -> AsyncI
             tasks.create_task(firing.run()),
         ]
         try:
-            yield http_api(parts, Gate(_remembering(store), clock.monotonic))
+            yield http_api(parts, Gate(remembering(store), clock.monotonic))
         finally:
             for task in running:
                 task.cancel()
@@ -163,7 +163,7 @@ async def _patiently(attempt: Callable[[], Awaitable[T]], what: str) -> T:
             await asyncio.sleep(RETRY)
 
 
-def _remembering(store: KeyValue) -> Callable[[str], Awaitable[bytes | None]]:
+def remembering(store: KeyValue) -> Callable[[str], Awaitable[bytes | None]]:
     """Reads API keys; one that was good goes on being good while the store is down."""
     good: dict[str, bytes] = {}
 
