@@ -1,7 +1,7 @@
 """Store and Conditional on Cassandra (cassandra-driver): `CassandraStore`. Its tables are in `cassandra_schema.py`.
 
 A request goes out on the event loop's thread; its answer comes on the driver's own and crosses by `call_soon_threadsafe`: no
-thread per query. A request without an answer fails after REQUEST seconds; lost connections are tried again every second.
+thread per query. A request without an answer fails after REQUEST seconds; lost connections are tried again twice a second.
 
 A compare-and-set is sent once, never again by a retry or by speculation: a second attempt that met the first one's value would be
 told "not applied" of a value that stands.
@@ -109,7 +109,7 @@ class CassandraStore:
 
     async def put(self, items: Sequence[Put]) -> None:
         if len(items) > PUTS_MAX:
-            raise ValueError(f"{len(items)} items in one put, at most {PUTS_MAX} allowed")
+            raise ValueError(f"{len(items):,} items in one put, at most {PUTS_MAX:,} allowed")
         records: dict[str, dict[str, Put]] = {}
         for item in items:  # of an item named twice the later counts: in one batch both would have one timestamp
             records.setdefault(item.record, {})[item.key] = item
@@ -294,7 +294,7 @@ def _cluster(server: ServerUrl) -> Cluster:
         },
         auth_provider=PlainTextAuthProvider(server.user, server.password) if server.user else None,
         ssl_context=ssl.create_default_context(cafile=server.tls) if server.tls else None,
-        reconnection_policy=ConstantReconnectionPolicy(1.0, max_attempts=None),
+        reconnection_policy=ConstantReconnectionPolicy(0.5, max_attempts=None),
         connect_timeout=5,
         control_connection_timeout=REQUEST,
         idle_heartbeat_interval=5,

@@ -6,9 +6,11 @@ To add an adapter: write its function here, name it in `LOGS` or `STORES`. A pla
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from confluent_kafka import TopicPartition
@@ -17,11 +19,14 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its documen
     OffsetSpec,
 )
 
+from kv import StoreUnavailable
 from stagecast.clock import ManualClock, SystemClock
 from stagecast.log import Positions, Topic, open_log
 from stagecast.log.embedded import EmbeddedLog
 from tests.contracts.children import Child
 from tests.servers import KafkaServer, Server
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,18 @@ def kafka_log(request: pytest.FixtureRequest, _: Path) -> LogPlace:
     return LogPlace(server.url, crash, before_start)
 
 
+async def patiently(act: Callable[[], Awaitable[T]], within: float = 20.0) -> T:
+    """What `act` gives once its store answers: after a crash of a server its clients take a moment to find it again."""
+    deadline = time.monotonic() + within
+    while True:
+        try:
+            return await act()
+        except StoreUnavailable:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.05)
+
+
 def restart(server: Server) -> None:
     """Kills the server with SIGKILL, starts it again, and returns once it answers."""
     server.kill()
@@ -109,6 +126,17 @@ def delete_records(bootstrap: str, topic: str, positions: Positions) -> None:
 
 
 LOGS: Mapping[str, LogMaker] = {"embedded": embedded_log, "kafka": kafka_log}
-STORES: Mapping[str, StoreMaker] = {"embedded": embedded_store}
+
+
+def cassandra_store(request: pytest.FixtureRequest, _: Path) -> StorePlace:
+    server: Server = request.getfixturevalue("cassandra_server")
+
+    async def crash(_: Child) -> None:
+        await asyncio.to_thread(restart, server)
+
+    return StorePlace(server.url, crash)
+
+
+STORES: Mapping[str, StoreMaker] = {"embedded": embedded_store, "cassandra": cassandra_store}
 MARKS: Mapping[str, list[pytest.MarkDecorator]] = {}
 """By adapter: what its tests are marked with."""

@@ -4,7 +4,7 @@ import asyncio
 
 from kv import KeyValue, OutcomeUnknown, Put, StoreUnavailable, Version, open_store
 from tests.contracts.children import Children
-from tests.contracts.places import StorePlace
+from tests.contracts.places import StorePlace, patiently
 
 WRITERS = 8
 
@@ -152,7 +152,7 @@ async def test_nothing_acknowledged_is_lost_by_a_crash(
     await child.printed(50)
     await store_place.crash(child)
     child.kill()
-    found = await store.read(name, "key")
+    found = await patiently(lambda: store.read(name, "key"))
     assert found is not None
     assert found.version >= int(child.lines[-1])
     assert await store.compare_and_set(name, "key", b"after", found.version) == Version(b"after", found.version + 1)

@@ -8,7 +8,7 @@ import pytest
 
 from kv import Item, KeyValue, Page, Put, StoreError, open_store
 from tests.contracts.children import Children
-from tests.contracts.places import StorePlace
+from tests.contracts.places import StorePlace, patiently
 
 TICK = 0.05
 """Seconds by which a wall clock may lag behind a sleep."""
@@ -193,7 +193,8 @@ async def test_nothing_acknowledged_is_lost_by_a_crash(
         await child.printed(100)
         await store_place.crash(child)
         child.kill()
-        found = {item.key: item.value for item in await items(store, record)}
+        there = await patiently(lambda record=record: items(store, record))  # type: ignore[misc]
+        found = {item.key: item.value for item in there}
         assert set(child.lines) <= set(found)
         assert all(value == key.encode() for key, value in found.items())
         await store.put([Put(record, "after", b"")])
