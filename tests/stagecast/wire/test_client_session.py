@@ -381,6 +381,28 @@ def test_something_applied_brings_the_ping_forward() -> None:
     assert sent(bench.due())[0].at is None
 
 
+def test_the_census_is_drawn_once_until_its_ping() -> None:
+    """What is applied later rides on the ping already drawn: many changes must not draw it ever sooner."""
+    rng = Half()
+    bench = Bench(rng=rng)
+    bench.welcomed()
+    bench.gets(stage_map(V1))
+    moment = bench.session.deadline()
+    rng.random = lambda: 0.0  # type: ignore[method-assign]
+    for seq in range(1, 5):
+        bench.now += 1
+        bench.gets(state(seq))
+    assert bench.session.deadline() == moment
+
+
+def test_the_census_leaves_out_what_the_node_refused() -> None:
+    """A refused event is not followed: its position is nobody's business until it is."""
+    bench = Bench("final", "semi")
+    bench.welcomed()
+    bench.gets(err("unknown_event", "semi"), stage_map(V1), state(1))
+    assert sent(bench.due())[0].at == [Position("final", GEN, 1, V1)]
+
+
 def test_a_short_ping_interval_bounds_the_census() -> None:
     """The census comes within the ping interval where that is shorter than 45 s."""
     bench = Bench()
@@ -397,6 +419,17 @@ def test_a_pong_that_does_not_come() -> None:
     bench.gets({"t": "pong", "c": 7, "now": 1})
     assert bench.due_in() == 10
     assert isinstance(bench.due()[0], GiveUp)
+
+
+def test_no_second_ping_before_the_pong() -> None:
+    """A short interval and a slow node: the next ping waits, and the driver is not woken for it."""
+    bench = Bench()
+    bench.welcomed(ping=4)
+    due = bench.due()
+    assert bench.due_in() == 10
+    assert bench.after(6) == []
+    bench.pong(due)
+    assert [type(frame) for frame in sent(bench.due())] == [Ping]
 
 
 # -- the token
