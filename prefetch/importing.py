@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from prefetch.stage_maps import DEFAULT_COHORT, Keyed, MapTooLarge, cohort_key, encode_map, is_cohort
+from prefetch.stage_maps import DEFAULT_COHORT, Keyed, MapTooLarge, cohort_key, encode_map
 from prefetch.tastes import Cohort, Member, StageWeights, Title, TitleId, pack
 from stagecast.names import GONE, MapVersion, MemberId, StageName
 from stagecast.wire.frames import Payload, StageMap
@@ -181,8 +181,6 @@ class Reader:
         if GONE in line.stages:
             raise LineError(f"{GONE!r} is reserved for deleted events")
         key = line.member if line.member is not None else cohort_key(line.cohort or DEFAULT_COHORT)
-        if line.member is not None:
-            _check_member(line.member)
         stage_map = StageMap(
             self._event, self._gen, self.state.version, line.stages, line.default, self._map_ttl,
             cohort=line.cohort is not None,
@@ -194,7 +192,6 @@ class Reader:
         return Title(line.id, self._packed(line.vector), line.popularity, tuple(line.genres), line.stages)
 
     def _member(self, line: _MemberLine) -> Member:
-        _check_member(line.id)
         return Member(line.id, self._packed(line.vector), line.cohort)
 
     def _packed(self, vector: list[float]) -> bytes:
@@ -205,11 +202,6 @@ class Reader:
             raise LineError(f"a vector of {len(vector)} numbers; this event's have {self.state.dims}")
         self.state = replace(self.state, dims=len(vector))
         return packed
-
-
-def _check_member(member: str) -> None:
-    if is_cohort(member):
-        raise LineError(f"member {member!r}: ids that start with `cohort:` are the cohorts'")
 
 
 __all__ = ["KINDS", "BadLine", "ImportState", "Imported", "Kind", "LineError", "Lines", "MapTooLarge", "Reader"]

@@ -54,7 +54,7 @@ def cohort_key(cohort: str) -> str:
 
 
 def is_cohort(key: str) -> bool:
-    """Whether this key is a cohort's: no member may have such an id."""
+    """Whether this key is a cohort's: `names.MemberId` lets no member have such an id."""
     return key.startswith(COHORT_PREFIX)
 
 

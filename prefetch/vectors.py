@@ -35,7 +35,10 @@ class Tops:
 class Catalogue:
     """An event's titles as a matrix. Titles whose vector has another length than most count as having none."""
 
-    def __init__(self, titles: Sequence[Title], weights: Sequence[StageWeights] = ()) -> None:
+    def __init__(
+        self, titles: Sequence[Title], weights: Sequence[StageWeights] = (), block_bytes: int = SCORES_BYTES
+    ) -> None:
+        self._block_bytes = block_bytes
         sizes = [len(title.vector) for title in titles if title.vector]
         size = max(set(sizes), key=sizes.count, default=0)
         self._titles = titles
@@ -68,7 +71,7 @@ class Catalogue:
     async def top(self, stages: Sequence[str], vectors: Sequence[bytes], k: int) -> Tops:
         """The best `k` titles of each member (a packed vector; without one, or of another length, by popularity), per stage."""
         groups = self._groups(stages)
-        step = max(1, SCORES_BYTES // (4 * len(self._ids)))
+        step = max(1, self._block_bytes // (4 * len(self._ids)))
         found: list[list[list[str]]] = [[] for _ in groups]
         for start in range(0, len(vectors), step):
             block = vectors[start : start + step]

@@ -75,7 +75,7 @@ def _chunks(file: Path, offset: int) -> Iterator[bytes]:
     size = file.stat().st_size
     with (
         file.open("rb") as lines,
-        click.progressbar(length=size, label=file.name, file=sys.stderr) as bar,  # type: ignore[var-annotated]
+        click.progressbar(length=size, label=file.name, file=sys.stderr) as bar,
     ):
         lines.seek(offset)
         bar.update(offset)
@@ -107,7 +107,7 @@ def run(api: Api, event: str, recommender: str | None, budget: float | None, fre
     if no_wait:
         click.echo(status_line(event, got))
         return
-    with click.progressbar(length=1, label=f"{event}: stage maps", file=sys.stderr) as bar:  # type: ignore[var-annotated]
+    with click.progressbar(length=1, label=f"{event}: stage maps", file=sys.stderr) as bar:
         while got["phase"] == "running":
             bar.length = max(got["total"], 1)
             bar.update(got["done"] - bar.pos)

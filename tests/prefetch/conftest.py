@@ -1,7 +1,7 @@
 """An event on a real embedded store, and the service in front of it."""
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,6 +98,3 @@ async def caller(site: Site) -> AsyncIterator[Caller]:
 
 def ndjson(*lines: object) -> bytes:
     return b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
-
-
-Check = Callable[[], bool]
