@@ -6,7 +6,6 @@ import signal
 import socket
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import assert_never
 
@@ -14,8 +13,10 @@ import structlog
 import uvloop
 
 from kv import KeyValue, open_store
+from pushy.absent import Absent, Absentees
 from pushy.admin import Draining, Standing, admin_app
 from pushy.delivery import Deliveries, Entry, Outcome
+from pushy.feed_values import outgoing_values, roads_values
 from pushy.heads import Refuse, Tell
 from pushy.link import (
     AHEAD,
@@ -53,7 +54,6 @@ from stagecast.broadcast import Broadcast, encode_broadcast, for_welcome
 from stagecast.clock import Clock, SystemClock
 from stagecast.http import base_url, listen, serving
 from stagecast.log import MessageLog, open_log
-from stagecast.receipts import LEFT_AFTER
 from stagecast.records import API_KEYS, Revocation, Session
 from stagecast.settings import Settings
 from stagecast.wire import codec
@@ -76,15 +76,6 @@ def update_of(head: Broadcast) -> Update:
     return Update(head.e, head.gen, head.seq, head.map, head.ack.p if head.ack else 0, frame, for_welcome(head))
 
 
-@dataclass(slots=True)
-class _Absent:
-    """A worker whose link was lost: dead, or about to join again."""
-
-    joined: Joined
-    connections: int
-    since: float
-
-
 class Feed:
     """One host: its roads, its workers' links, and what passes between them."""
 
@@ -99,11 +90,12 @@ class Feed:
         self._clock = clock
         self._host = settings.host or socket.gethostname()
         self._links: dict[int, WorkerLink] = {}
-        self._absent: dict[int, _Absent] = {}
+        self._absentees = Absentees()
         self._counted: dict[tuple[int, str], CountedByWorker] = {}
         self._places = Places()
         self._storm = Storm(workers, settings.accept_rate)
         self._back = CALM
+        self._started = clock.monotonic()
         self._draining: tuple[float, float] | None = None
         """(rate, since)."""
         self._link_bytes = self._overflows = self._workers_lost = 0
@@ -163,7 +155,7 @@ class Feed:
         return await self.deliveries.push(entries, self._joined())
 
     def connections(self) -> int:
-        """Open connections, as the workers last said; sessions that began since are counted too."""
+        """Open connections, as the workers last said."""
         return sum(self._connections_of(link) for link in self._joined())
 
     def drained(self) -> bool:
@@ -208,8 +200,8 @@ class Feed:
         self._links.pop(link.id, None)
         self.roads.heads.left(link.id)
         self.deliveries.lost(link.id)
-        if link.joined is not None and not any(other.worker == link.joined.worker for other in self._identities()):
-            self._absent[link.joined.worker] = _Absent(link.joined, connections, self._clock.monotonic())
+        if link.joined is not None and all(other.worker != link.worker for other in self._joined()):
+            self._absentees.lost(link.joined, connections, self._clock.monotonic())
 
     def received(self, link: WorkerLink, message: FromWorker) -> None:
         match message:
@@ -233,15 +225,13 @@ class Feed:
                 assert_never(message)
 
     def _join(self, link: WorkerLink, joined: Joined) -> None:
-        for other in list(self._links.values()):
-            if other is not link and other.joined is not None and other.joined.worker == joined.worker:
-                self._absent[joined.worker] = _Absent(
-                    other.joined, self._connections_of(other), self._clock.monotonic()
-                )
+        for other in self._joined():
+            if other is not link and other.joined is not None and other.worker == joined.worker:
+                self._absentees.lost(other.joined, self._connections_of(other), self._clock.monotonic())
                 other.drop()
-        absent = self._absent.pop(joined.worker, None)
-        if absent is not None and absent.joined.boot != joined.boot:
-            self._gone(absent)
+        predecessor = self._absentees.joins(joined)
+        if predecessor is not None:
+            self._gone(predecessor)
         link.send(Readiness(self.roads.ready and self._draining is None))
         link.send(Steer(self._back))
         self._revoke(link, self.roads.revocations)
@@ -250,20 +240,30 @@ class Feed:
 
     def _session(self, link: WorkerLink, change: Began | Ended) -> None:
         assert link.joined is not None
-        worker, holder = link.joined.worker, (change.member, change.device)
+        holder = change.member, change.device
         match change:
             case Began():
-                session = Session(change.sid, self._host, self._admin_url, worker, change.start)
-                late = self._places.began(holder, Place(worker, change.sid, change.start))
-                if late is None or late.worker != worker:
-                    self.registry.began(change.member, change.device, session)
-                if late is not None:
-                    for other in self._joined():
-                        if other.joined is not None and other.joined.worker == late.worker:
-                            other.send(Replaced(change.member, change.device, late.start))
+                self._began(link.joined.worker, change)
             case Ended():
                 self._places.ended(holder, change.sid)
                 self.registry.ended(change.member, change.device, change.sid)
+
+    def _began(self, worker: int, change: Began) -> None:
+        holder, place = (change.member, change.device), Place(worker, change.sid, change.start)
+        known = self._places.known(holder)
+        late = self._places.began(holder, place)
+        if late is None or late.worker != worker:
+            session = Session(change.sid, self._host, self._admin_url, worker, change.start)
+            self.registry.began(change.member, change.device, session)
+        if late is not None:
+            self._replace([link for link in self._joined() if link.worker == late.worker], change, late.start)
+        elif not known and self._clock.monotonic() - self._started < self._settings.lifetime:
+            # A session from before this feed's start may be anywhere: workers don't tell those again.
+            self._replace([link for link in self._joined() if link.worker != worker], change, change.start)
+
+    def _replace(self, links: Sequence[WorkerLink], change: Began, start: int) -> None:
+        for link in links:
+            link.send(Replaced(change.member, change.device, start))
 
     def _gauge(self, link: WorkerLink, values: dict[str, float]) -> None:
         assert link.joined is not None
@@ -271,7 +271,7 @@ class Feed:
         if ahead > before:
             _log.error(
                 "devices are ahead of the head: was the store restored? see `stagecast event regen`",
-                worker=link.joined.worker, devices=int(ahead - before),
+                worker=link.worker, devices=int(ahead - before),
             )  # fmt: skip
         link.gauges, link.gauged = values, self._clock.monotonic()
 
@@ -279,17 +279,13 @@ class Feed:
         """Looks after workers that were lost, and ends the storm when it is over."""
         while True:
             now = self._clock.monotonic()
-            for worker, absent in list(self._absent.items()):
-                if not _alive(absent.joined.pid):
-                    del self._absent[worker]
-                    self._gone(absent)
-                elif now - absent.since > LEFT_AFTER:
-                    del self._absent[worker]
+            for absent in self._absentees.dead(_alive, now):
+                self._gone(absent)
             if self._storm.over(now):
                 self._steer(CALM)
             await asyncio.sleep(TICK)
 
-    def _gone(self, absent: _Absent) -> None:
+    def _gone(self, absent: Absent) -> None:
         """The worker is dead: its connections leave the sums, and its devices come back over time."""
         joined = absent.joined
         self._workers_lost += 1
@@ -298,7 +294,7 @@ class Feed:
         counted = self._counted.pop((joined.worker, joined.boot), None)
         if counted is not None:
             self.outbox.put(counted.goodbyes())
-        _log.warning("worker gone", worker=joined.worker, pid=joined.pid, connections=connections)
+        _log.info("worker gone", worker=joined.worker, pid=joined.pid, connections=connections)
         self._steer(self._storm.lost(connections, len(self._joined()), self._clock.monotonic()))
 
     def _steer(self, back: tuple[int, int]) -> None:
@@ -326,9 +322,6 @@ class Feed:
     def _joined(self) -> list[WorkerLink]:
         return [link for link in self._links.values() if link.joined is not None]
 
-    def _identities(self) -> list[Joined]:
-        return [link.joined for link in self._links.values() if link.joined is not None]
-
     def _counted_by(self, link: WorkerLink) -> CountedByWorker:
         assert link.joined is not None
         return self._counted.setdefault((link.joined.worker, link.joined.boot), CountedByWorker())
@@ -336,39 +329,19 @@ class Feed:
     def _connections_of(self, link: WorkerLink) -> int:
         if link.joined is None:
             return 0
-        return max(int(link.gauges.get(CONNECTIONS, 0)), self._places.count(link.joined.worker))
+        return int(link.gauges.get(CONNECTIONS, self._places.count(link.joined.worker)))
 
     def _own_values(self) -> dict[str, float]:
-        now, roads, heads = self._clock.monotonic(), self.roads, self.roads.heads
         return {
             "stagecast_feed_ready": float(self.standing().ready),
             "stagecast_feed_draining": float(self._draining is not None),
             "stagecast_feed_workers": len(self._joined()),
             "stagecast_feed_workers_lost_total": self._workers_lost,
-            "stagecast_feed_log_age_seconds": roads.silence.log_age(now),
-            "stagecast_feed_kv_age_seconds": roads.silence.kv_age(now),
-            "stagecast_feed_lag_seconds": roads.counts.lag_ms / 1000,
-            "stagecast_feed_records_total": roads.counts.records,
-            "stagecast_feed_records_dropped_total": roads.counts.dropped,
-            "stagecast_feed_log_resolved_total": roads.counts.resolved,
-            "stagecast_feed_kv_reads_total": roads.counts.kv_reads,
-            "stagecast_feed_kv_failures_total": roads.counts.kv_failures,
-            "stagecast_feed_heads_behind_total": heads.behind,
-            "stagecast_feed_events_followed": heads.followed,
-            "stagecast_feed_events_known": heads.known,
-            "stagecast_feed_revocations": len(roads.revocations),
             "stagecast_feed_link_bytes_total": self._link_bytes,
             "stagecast_feed_link_overflows_total": self._overflows,
             "stagecast_feed_back_seconds": self._back[1] / 1000,
-            "stagecast_feed_receipts_pending": len(self.outbox),
-            "stagecast_feed_receipts_appended_total": self.outbox.appended,
-            "stagecast_feed_receipts_failed_total": self.outbox.failed,
-            "stagecast_feed_receipts_shed_total": self.outbox.shed,
-            "stagecast_feed_registry_pending": len(self.registry),
-            "stagecast_feed_registry_written_total": self.registry.written,
-            "stagecast_feed_registry_failed_total": self.registry.failed,
-            "stagecast_feed_registry_shed_total": self.registry.shed,
-            **{f'stagecast_feed_push_total{{status="{code}"}}': n for code, n in self.deliveries.results.items()},
+            **roads_values(self.roads, self._clock.monotonic()),
+            **outgoing_values(self.outbox, self.registry, self.deliveries),
         }
 
     def _worker_values(self) -> list[tuple[int, dict[str, float]]]:

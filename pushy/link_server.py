@@ -7,7 +7,7 @@ import socket
 import stat
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import structlog
 
@@ -34,9 +34,13 @@ class WorkerLink(asyncio.Protocol):
         self._unpacker = from_workers()
         self._transport: asyncio.Transport | None = None
 
+    @property
+    def worker(self) -> int | None:
+        """The worker's index, once it has joined."""
+        return self.joined.worker if self.joined else None
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's are no subclass of it
         self._owner.opened(self)
 
     def data_received(self, data: bytes) -> None:
@@ -44,7 +48,7 @@ class WorkerLink(asyncio.Protocol):
             for message in self._unpacker.feed(data):
                 self._take(message)
         except LinkError as error:
-            _log.error("link broken", worker=self.joined and self.joined.worker, error=str(error))
+            _log.error("link broken", worker=self.worker, error=str(error))
             self.drop()
 
     def connection_lost(self, _: Exception | None) -> None:
@@ -59,7 +63,7 @@ class WorkerLink(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             return
         if self.owed + len(data) > LINK_BYTES_MAX:
-            _log.error("worker too slow", worker=self.joined and self.joined.worker, owed=self.owed)
+            _log.error("worker too slow", worker=self.worker, owed=self.owed)
             self._owner.overflowed(self)
             self.drop()
             return

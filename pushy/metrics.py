@@ -25,19 +25,27 @@ def split_series(series: str) -> tuple[str, dict[str, str]] | None:
 
 
 def families(own: Values, workers: Iterable[tuple[int, Values]]) -> Iterator[Metric]:
-    """All series, those of one name together (the text format wants that). A name ending in `_total` is a counter."""
+    """All series, those of one name together (the text format wants that), each source cut at SERIES_MAX."""
     found: dict[str, Metric] = {}
     sources = [({}, own), *(({"worker": str(worker)}, values) for worker, values in workers)]
     for labels, values in sources:
-        for series, value in list(values.items())[:SERIES_MAX]:
-            parts = split_series(series)
-            if parts is None:
-                continue
-            name, more = parts
-            base = name.removesuffix("_total")
-            metric = found.setdefault(base, Metric(base, "", "counter" if name != base else "gauge"))
-            metric.add_sample(name, {**labels, **more}, value)
+        series = [(*parts, values[one]) for one in list(values)[:SERIES_MAX] if (parts := split_series(one))]
+        names = {name for name, _, _ in series}
+        for name, more, value in series:
+            base, kind = _family(name, names)
+            found.setdefault(base, Metric(base, "", kind)).add_sample(name, {**labels, **more}, value)
     yield from found.values()
+
+
+def _family(name: str, names: set[str]) -> tuple[str, str]:
+    """The family a series belongs to, and its type, by the usual suffixes."""
+    if name.endswith("_total"):
+        return name.removesuffix("_total"), "counter"
+    for suffix in ("_bucket", "_sum", "_count"):
+        base = name.removesuffix(suffix)
+        if base != name and f"{base}_bucket" in names:
+            return base, "histogram"
+    return name, "gauge"
 
 
 class HostCollector(Collector):

@@ -177,6 +177,9 @@ class Places:
         for holder in [holder for holder, place in self._places.items() if place.worker == worker]:
             self._set(holder, None)
 
+    def known(self, holder: Holder) -> bool:
+        return holder in self._places
+
     def count(self, worker: int) -> int:
         return self._counts.get(worker, 0)
 
