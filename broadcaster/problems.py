@@ -2,7 +2,7 @@
 
 from broadcaster.bodies import HeadView
 from broadcaster.heads import Busy, Damaged
-from broadcaster.producer import AlreadyThere, Rejected, StageMissing, StillOverdue, UnknownEvent
+from broadcaster.producer import AlreadyThere, NoSuchStage, Rejected, StageMissing, StillOverdue, UnknownEvent
 from kv import OutcomeUnknown, StoreError
 from stagecast.event import Head, Refusal
 from stagecast.http import Problem
@@ -39,6 +39,8 @@ def _rejected(error: Rejected) -> Problem:
     match error:
         case AlreadyThere():
             return Problem(409, "Conflict", why, head=head)
+        case NoSuchStage():
+            return Problem(422, "Unprocessable Content", why, field="$.stage", error=why, head=head)
         case StageMissing():
             return Problem(422, "Unprocessable Content", why, field="$.plan", error=why, head=head)
         case StillOverdue():
@@ -47,8 +49,6 @@ def _rejected(error: Rejected) -> Problem:
     match error.why:
         case Refusal.OTHER_BODY:
             return Problem(422, "Unprocessable Content", why, field="Idempotency-Key", error=why, head=head)
-        case Refusal.NOT_IN_PLAN:
-            return Problem(422, "Unprocessable Content", why, field="$.stage", error=why, head=head)
         case Refusal.GONE:
             return Problem(410, "Gone", why, head=head)
         case Refusal.TOO_SOON:

@@ -47,6 +47,10 @@ class AlreadyThere(Rejected):
     """An event of this id is living."""
 
 
+class NoSuchStage(Rejected):
+    """A transition to a stage that the plan does not have; the text says what it has."""
+
+
 class StageMissing(Rejected):
     """A plan without the event's current stage."""
 
@@ -133,7 +137,12 @@ class Producer:
         async def judge(kept: Kept | None) -> Step:
             head = _known(event, kept)
             plan, delivery = await self._heads.plan(head), await self._delivery(head)
-            return self._step(head, rules.transition(head, plan, request, delivery, self._clock.now()))
+            outcome = rules.transition(head, plan, request, delivery, self._clock.now())
+            if outcome == Refused(Refusal.NOT_IN_PLAN):
+                self.counts.note("transition", Refusal.NOT_IN_PLAN.name.lower())
+                stages = ", ".join(planned.stage for planned in plan.stages)
+                raise NoSuchStage(f"no stage {request.stage!r} in the plan, which has {stages}", head)
+            return self._step(head, outcome)
 
         return self._taken(await self._settle(event, judge))
 

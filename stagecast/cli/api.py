@@ -23,6 +23,9 @@ class Api:
         self.url = url
         self._http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=15, trust_env=False)
 
+    def close(self) -> None:
+        self._http.close()
+
     def call(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, **query: Any
     ) -> Any:
@@ -108,4 +111,8 @@ def find_api(data: Path, url: str | None = None) -> Api:
                 "Start `stagecast dev` in this folder, or name its folder with --data."
             ) from error
     said = found_dev(data)
-    return Api(url or (said["http"] if said else "http://127.0.0.1:8080"), key)
+    api = Api(url or (said["http"] if said else "http://127.0.0.1:8080"), key)
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        context.call_on_close(api.close)
+    return api

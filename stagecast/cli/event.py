@@ -1,7 +1,9 @@
 """`stagecast event`: run events from a terminal."""
 
+import shutil
+import sys
 import time
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,31 @@ from stagecast.cli.api import Api, api_options
 
 @click.group()
 def event() -> None:
-    """Create and run live events."""
+    """Create and run live events.
+
+    \b
+    stagecast event create final --stages upcoming,live,ended
+    stagecast event go final live            switch every device to `live`
+    stagecast event watch final              did they get it?
+    stagecast event revert final             back to the stage before; the plan is then on hold
+    stagecast event resume final             let the plan go on
+
+    A plan is a JSON or TOML file with the stages in order. A stage has `at` (a time with its zone), or `after` (a
+    duration since the stage before it, or since the one named by `of`), or neither: then it waits for a person.
+
+    \b
+    {"title": "The final", "plan": [
+      {"stage": "upcoming"},
+      {"stage": "live", "at": "2026-12-05T19:00:00Z"},
+      {"stage": "ended", "after": "PT2H"}]}
+    """
 
 
 def _read(file: Path) -> Any:
-    """A JSON or TOML file. Syntax errors name the line."""
+    """A JSON or TOML file, as plain JSON values (TOML has times of its own)."""
     try:
         text = file.read_bytes()
-        return msgspec.toml.decode(text) if file.suffix == ".toml" else msgspec.json.decode(text)
+        return msgspec.to_builtins(msgspec.toml.decode(text)) if file.suffix == ".toml" else msgspec.json.decode(text)
     except OSError as error:
         raise click.ClickException(f"{file}: {error.strerror}") from error
     except ValueError as error:
@@ -42,7 +61,9 @@ _file = click.argument("file", type=click.Path(path_type=Path, exists=True, dir_
 @api_options
 def create(api: Api, id: str, file: Path | None, title: str | None, stages: str | None) -> None:
     """Create event ID from a JSON or TOML FILE (title, plan), or with --stages upcoming,live,ended."""
-    body: dict[str, Any] = _read(file) if file else {}
+    body: Any = _read(file) if file else {}
+    if not isinstance(body, dict):
+        body = {"plan": body}
     if stages:
         body["plan"] = _stages(stages)
     if "plan" not in body:
@@ -77,15 +98,47 @@ def show(api: Api, id: str, as_json: bool) -> None:
         click.echo(msgspec.json.encode(one))
         return
     click.echo(f"{one['id']}  {one['title']}  gen {one['gen']}  seq {one['seq']}  plan revision {one['revision']}")
+    if one["stage"] == "gone":
+        click.echo("  gone: devices have dropped it. Creating it again gives it a greater gen")
+        return
     for planned in one["plan"]:
-        when = planned.get("at") or " ".join(filter(None, [planned.get("after"), planned.get("of")])) or "by hand"
-        click.echo(f"  {'▶' if planned['stage'] == one['stage'] else ' '} {planned['stage']:<24} {when}")
+        click.echo(f"  {'▶' if planned['stage'] == one['stage'] else ' '} {planned['stage']:<24} {when(planned)}")
     if one.get("hold"):
         click.echo(
             f"  on hold: {one['hold']['why']} (by {one['hold']['by']}); `stagecast event resume {id}` lets it go on"
         )
     elif one.get("next"):
-        click.echo(f"  next: {one['next']['stage']} {one['next'].get('due') or one['next'].get('why', '')}")
+        click.echo(f"  next: {one['next']['stage']} {_moment(one['next'])}")
+
+
+def when(planned: dict[str, Any]) -> str:
+    """When a planned stage is due, in words."""
+    if "at" in planned:
+        return f"at {planned['at']}"
+    if "after" not in planned:
+        return "by hand"
+    return f"{duration(planned['after'])} after {planned.get('of', 'the one before')}"
+
+
+def duration(text: str) -> str:
+    """An ISO 8601 duration as people say it: `PT2820S` → `47 min`."""
+    seconds = msgspec.convert(text, timedelta).total_seconds()
+    units = [("d", 86400), ("h", 3600), ("min", 60)]
+    said = []
+    for unit, size in units:
+        if seconds >= size:
+            said.append(f"{int(seconds // size)} {unit}")
+            seconds %= size
+    if seconds or not said:
+        said.append(f"{seconds:g} s")
+    return " ".join(said)
+
+
+def _moment(coming: dict[str, Any]) -> str:
+    if coming.get("due"):
+        return str(datetime.fromisoformat(coming["due"]).astimezone().isoformat(" ", "seconds"))
+    amount, _, since = str(coming.get("why", "")).partition(" after ")
+    return f"{duration(amount)} after {since}" if since else amount
 
 
 @event.command()
@@ -121,7 +174,16 @@ def _guards(command: Any) -> Any:
 @_guards
 @api_options
 def go(api: Api, id: str, stage: str, if_seq: int | None, urgent: bool, reason: str, key: str | None) -> None:
-    """Switch event ID to STAGE."""
+    """Switch event ID to STAGE: every device shows it within moments.
+
+    \b
+    stagecast event go final live
+    stagecast event go final penalties --reason "still 1:1"
+    stagecast event go final live --if-seq 3      only if nobody was faster
+
+    Going forward by hand skips what the plan had in between; going back holds the plan. A second must lie between two
+    transitions, unless one is --urgent. With --key, repeating the command after a lost answer never does it twice.
+    """
     _transition(api, id, stage, if_seq, urgent, reason, key)
 
 
@@ -153,8 +215,6 @@ def revert(
 def end(api: Api, id: str, if_seq: int | None, urgent: bool, reason: str, key: str | None) -> None:
     """Switch event ID to its plan's last stage."""
     one = api.call("GET", f"/v1/events/{id}")
-    if not one["plan"]:
-        raise click.ClickException(f"{id} is gone")
     _transition(api, id, one["plan"][-1]["stage"], if_seq, urgent, reason, key)
 
 
@@ -221,11 +281,25 @@ def history(api: Api, id: str) -> None:
 @click.option("--timeout", type=float, default=600, show_default=True, help="seconds; then exit 1")
 @api_options
 def watch(api: Api, id: str, stay: bool, timeout: float) -> None:
-    """Did they get it? Receipts of event ID's last transition, live, until converged."""
+    """Did they get it? Receipts of event ID's newest transition, live, until converged (99.9 % of devices at it).
+
+    \b
+    at it     devices that say they are at this transition or past it: the census, exact within a ping interval
+    written   connections whose socket took the message, of those there when it was sent
+    acks      devices that said they switched, of the sample that was asked
+    missing   of these, devices that had nothing to show for the stage
+    """
     deadline = time.monotonic() + timeout
+    seq = None
     while time.monotonic() < deadline:
         got = api.call("GET", f"/v1/events/{id}/progress")
-        click.echo(("\r\x1b[K" if _terminal() else "") + progress_line(got), nl=not _terminal())
+        if _terminal():
+            if seq not in (None, got["seq"]):
+                click.echo()  # a newer transition gets a line of its own
+            click.echo("\r\x1b[K" + progress_line(got, shutil.get_terminal_size().columns - 1), nl=False)
+        else:
+            click.echo(progress_line(got))
+        seq = got["seq"]
         if got["converged"] and not stay:
             if _terminal():
                 click.echo()
@@ -237,21 +311,34 @@ def watch(api: Api, id: str, stay: bool, timeout: float) -> None:
 
 
 def _terminal() -> bool:
-    return click.get_text_stream("stdout").isatty()
+    return sys.stdout.isatty()
 
 
-def progress_line(got: dict[str, Any]) -> str:
-    """One line of at most 80 columns for usual audiences."""
+def progress_line(got: dict[str, Any], width: int = 200) -> str:
+    """One line of at most `width` columns: what does not fit is left out, the least telling first."""
     share = got["at_or_past"] / got["subscribed"] if got["subscribed"] else 0.0
     p99 = got["latency_ms"].get("p99")
-    line = (
-        f"seq {got['seq']}  {share:7.2%} of {got['subscribed']:,} at it"
-        f"  written {got['written']:,}/{got['audience']:,}  acks {got['switched']:,}/{got['asked']:,}"
-    )
-    if got["missing"]:
-        line += f"  missing {got['missing']:,}"
-    if p99 is not None:
-        line += f"  p99 {p99:.0f} ms"
-    if got["silent"]:
-        line += f"  {got['silent']} hosts silent"
-    return line + ("  ✓" if got["converged"] else "")
+    parts = [  # rank of what to leave out first, text
+        (0, f"seq {got['seq']}"),
+        (0, f"{_percent(share)} of {count(got['subscribed'])} at it"),
+        (2, f"written {count(got['written'])}/{count(got['audience'])}"),
+        (3, f"acks {count(got['switched'])}/{count(got['asked'])}"),
+        (4, f"missing {count(got['missing'])}" if got["missing"] else ""),
+        (1, f"p99 {p99:.0f} ms" if p99 is not None else ""),
+        (5, f"{got['silent']} hosts silent" if got["silent"] else ""),
+        (6, "✓" if got["converged"] else ""),
+    ]
+    kept = [part for part in parts if part[1]]
+    while len(line := "  ".join(text for _, text in kept)) > width and any(rank for rank, _ in kept):
+        kept.remove(min(part for part in kept if part[0]))
+    return line[:width]
+
+
+def _percent(share: float) -> str:
+    """Never rounded up to 100 % while one is missing."""
+    return f"{share:.2%}" if share in (0.0, 1.0) else f"{min(share, 0.9999):.2%}"
+
+
+def count(n: int) -> str:
+    """Exact up to a million, then with three digits."""
+    return f"{n:,}" if n < 1_000_000 else f"{n / 1_000_000:.2f} M" if n < 10_000_000 else f"{n / 1_000_000:.1f} M"
