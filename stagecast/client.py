@@ -20,16 +20,15 @@ from typing import Any, Self, assert_never
 
 import httpx
 import msgspec
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
-from websockets.typing import Subprotocol
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
 
 from stagecast.changes import Change, Connected, DeviceError, Disconnected, Dismissed, Notice, TokenRefused
 from stagecast.clock import Clock, SystemClock
 from stagecast.mailbox import Mailbox
 from stagecast.names import DeviceId, EventId
 from stagecast.retry import Reconnect, RenewToken, StayAway
-from stagecast.wire import SUBPROTOCOL
+from stagecast.transport import NoAnswer, Unreachable, check_url, close_of, dial, http_client, pull
 from stagecast.wire.client_session import ClientSession
 from stagecast.wire.closing import CloseCode
 from stagecast.wire.codec import encode
@@ -48,18 +47,10 @@ from stagecast.wire.effects import (
     TokenDue,
     Welcomed,
 )
-from stagecast.wire.frames import EVENTS_MAX, NODE_FRAME_BYTES_MAX, AckResult, Payload, Position, StageMap, State
+from stagecast.wire.frames import EVENTS_MAX, AckResult, Payload, Position, StageMap, State
 
-OPEN_WITHIN = 10.0
-"""Seconds for TCP, TLS and the handshake."""
 TOKEN_WITHIN = 30.0
 """Seconds for the token callback."""
-FETCH_WITHIN = 15.0
-"""Seconds for one pull of a stage map."""
-CLOSE_WITHIN = 1.0
-"""Seconds for the node to answer our close."""
-RETRY_AFTER_MAX = 300
-"""Seconds of a refused handshake's Retry-After that are honoured."""
 NOTICES_MAX = 64
 OUTBOX_MAX = 64
 """Frames waiting to be sent; a node that lets more pile up is given up."""
@@ -94,8 +85,7 @@ class Device:
         app: str = "",
         http: httpx.AsyncClient | None = None,
     ) -> None:
-        if not url.startswith(("ws://", "wss://")):
-            raise ValueError(f"{url!r} is no ws:// or wss:// URL")
+        check_url(url)
         self.url = url
         self.fetches = 0
         """Stage maps asked for by HTTP."""
@@ -119,6 +109,7 @@ class Device:
         self._http = http
         self._own_http: httpx.AsyncClient | None = None
         self._ws: ClientConnection | None = None
+        self._gave_up: str | None = None
         self._up = asyncio.Event()
         self._welcomed_at: float | None = None
         self._outbox: deque[bytes] = deque()
@@ -276,15 +267,10 @@ class Device:
                 _log.warning("no token: %r", error)
                 return _End(CloseCode.ABNORMAL, f"no token to be had: {error!r}")
         try:
-            ws = await self._connect()
-        except InvalidStatus as error:
-            after = error.response.headers.get("Retry-After", "0")
-            at_least = min(int(after), RETRY_AFTER_MAX) if after.isdecimal() else 0
-            why = f"the handshake was refused: HTTP {error.response.status_code}"
-            return _End(CloseCode.ABNORMAL, why, at_least=at_least)
-        except (OSError, InvalidHandshake, EOFError) as error:  # TimeoutError is an OSError
-            return _End(CloseCode.ABNORMAL, f"unreachable: {error}")
-        self._ws = ws
+            ws = await dial(self.url)
+        except Unreachable as error:
+            return _End(CloseCode.ABNORMAL, str(error), at_least=error.retry_after)
+        self._ws, self._gave_up = ws, None
         try:
             return await self._read(ws, self._token)
         finally:
@@ -294,22 +280,8 @@ class Device:
             self._up.clear()
             self._session.closed(self._now())
 
-    async def _connect(self) -> ClientConnection:
-        return await connect(
-            self.url,
-            subprotocols=[Subprotocol(SUBPROTOCOL)],
-            compression=None,
-            proxy=None,
-            open_timeout=OPEN_WITHIN,
-            close_timeout=CLOSE_WITHIN,
-            ping_interval=None,  # the protocol has pings of its own
-            max_size=NODE_FRAME_BYTES_MAX,
-        )
-
     async def _read(self, ws: ClientConnection, token: str) -> _End:
         self._do(self._session.opened(token, self._now()))
-        if ws.subprotocol != SUBPROTOCOL:
-            return _End(CloseCode.ABNORMAL, f"no {SUBPROTOCOL} at {self.url}")
         try:
             while True:
                 await self._flush()
@@ -317,9 +289,8 @@ class Device:
                 self._do(self._session.receive(message, self._now()))
         except ConnectionClosed as closed:
             stable = self._now() - self._welcomed_at if self._welcomed_at is not None else 0.0
-            if closed.rcvd is None or (closed.sent is not None and not closed.rcvd_then_sent):
-                return _End(CloseCode.ABNORMAL, self.trouble or "the connection broke", stable)
-            return _End(closed.rcvd.code, closed.rcvd.reason or f"closed with {closed.rcvd.code}", stable)
+            end = close_of(closed)
+            return _End(end.code, self._gave_up or end.reason, stable)
 
     async def _fresh_token(self) -> str:
         if isinstance(self._source, str):
@@ -376,14 +347,14 @@ class Device:
         self._notice(Connected(session))
 
     def _give_up(self, why: str) -> None:
-        self.trouble = why
+        self._gave_up = why
         self.cut()
 
     def _filled(self, change: Change) -> None:
         """A late payload joins its switch, if nobody has read that yet."""
         unread = self._changes.peek(change.event)
         if unread and not unread.late:
-            self._changes.put(change.event, replace(unread, result=change.result, payload=change.payload))
+            self._changes.amend(change.event, replace(unread, result=change.result, payload=change.payload))
         else:
             self._changes.put(change.event, replace(change, late=True))
 
@@ -421,33 +392,19 @@ class Device:
         await self._flush()
 
     async def _fetch(self, due: FetchDue) -> None:
-        headers = {"Authorization": f"Bearer {self._token}"}
-        if due.etag:
-            headers["If-None-Match"] = f'"{due.etag}"'
+        client = self._http or self._own_http
+        if client is None:
+            client = self._own_http = http_client()
         self.fetches += 1
         try:
-            async with asyncio.timeout(FETCH_WITHIN):
-                status, body = await self._get(due.url, headers)
-        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
-            _log.warning("%s: %r", due.url, error)
+            status, body = await pull(client, due.url, self._token or "", due.etag)
+        except NoAnswer as error:
+            _log.warning("%s", error)
             self._session.fetch_failed(due.event, self._now())
             self._arm()
         else:
             self._do(self._session.fetched(due.event, status, body, self._now()))
             await self._flush()
-
-    async def _get(self, url: str, headers: dict[str, str]) -> tuple[int, bytes]:
-        """Status and body of a GET. Raises httpx.HTTPError, also for a body over 64 KiB."""
-        client = self._http or self._own_http
-        if client is None:
-            client = self._own_http = httpx.AsyncClient(trust_env=False, timeout=FETCH_WITHIN)
-        body = bytearray()
-        async with client.stream("GET", url, headers=headers) as got:
-            async for chunk in got.aiter_bytes():
-                body += chunk
-                if len(body) > NODE_FRAME_BYTES_MAX:
-                    raise httpx.DecodingError(f"more than {NODE_FRAME_BYTES_MAX} bytes")
-        return got.status_code, bytes(body)
 
     # -- the one timer
 

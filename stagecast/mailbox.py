@@ -28,6 +28,11 @@ class Mailbox(Generic[T]):
         self._unread[key] = value
         self._ready.set()
 
+    def amend(self, key: object, value: T) -> None:
+        """Puts `value` in the place of the unread one: nothing is overtaken."""
+        if key in self._unread:
+            self._unread[key] = value
+
     def end(self, error: Exception | None = None) -> None:
         """Nothing more comes: what is unread can be read, then `get` gives None, or raises `error`."""
         if not self._ended:

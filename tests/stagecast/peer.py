@@ -13,6 +13,7 @@ from typing import Any
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
 
 GEN = 1764000000000
 WITHIN = 10.0
@@ -78,6 +79,7 @@ class Node:
         self.greet: Callable[[Session], Awaitable[bool]] | None = None
         """Called with each hello; says whether a welcome follows."""
         self.refuse: tuple[int, dict[str, str]] | None = None
+        self.subprotocols: list[Subprotocol] | None = [Subprotocol("stagecast.v1")]
         self.handshakes = 0
         self._arrived: asyncio.Queue[Session] = asyncio.Queue()
         self._server: Server | None = None
@@ -90,7 +92,7 @@ class Node:
     async def start(self) -> None:
         """Listens; again at the same port after `kill`."""
         self._server = await serve(
-            self._serve, "127.0.0.1", self.port, subprotocols=["stagecast.v1"],  # type: ignore[list-item]
+            self._serve, "127.0.0.1", self.port, subprotocols=self.subprotocols,
             compression=None, ping_interval=None, close_timeout=1, process_request=self._handshake,
         )  # fmt: skip
         self.port = next(iter(self._server.sockets)).getsockname()[1]

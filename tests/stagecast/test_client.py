@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from websockets.exceptions import ConnectionClosed
 
 from stagecast.client import (
     Change,
@@ -296,6 +297,57 @@ async def test_a_host_at_its_limit_is_backed_off_from(node: Node) -> None:
         assert "HTTP 503" in refused.why
 
 
+async def test_a_node_out_of_step_is_given_up(node: Node) -> None:
+    """A second welcome is the node's error: the connection is broken off with a reason, and made anew."""
+    async with device_of(node) as device:
+        notices = device.notices()
+        session = await node.session()
+        await soon(anext(notices))
+        await session.send({"t": "welcome", "sid": "s", "now": GEN, "state": [], **node.welcome})
+        lost = await soon(anext(notices))
+        assert isinstance(lost, Disconnected)
+        assert (lost.code, lost.why) == (1006, "a welcome while open")
+        await node.session()
+
+
+async def test_a_frame_over_64_kib_is_the_nodes_fault(node: Node) -> None:
+    """The device closes, and comes back: the 1009 is its own."""
+    async with device_of(node) as device:
+        notices = device.notices()
+        session = await node.session()
+        await soon(anext(notices))
+        with contextlib.suppress(ConnectionClosed):
+            await session.send({"t": "msg", "id": "m", "kind": "k", "body": "x" * 70_000})
+        lost = await soon(anext(notices))
+        assert isinstance(lost, Disconnected)
+        assert lost.code == 1006
+        await node.session()
+
+
+async def test_an_endpoint_without_the_protocol(node: Node) -> None:
+    """A WebSocket server that does not choose the subprotocol is no node."""
+    node.subprotocols = None
+    await node.kill()
+    await node.start()
+    async with device_of(node) as device:
+        refused = await soon(anext(device.notices()))
+        assert isinstance(refused, Disconnected)
+        assert "does not speak stagecast.v1" in refused.why
+
+
+async def test_a_token_callback_that_fails_is_asked_again(node: Node) -> None:
+    """No token, no connection yet; the reason is told."""
+
+    def broken() -> str:
+        raise OSError("the vault is shut")
+
+    async with device_of(node, broken) as device:
+        refused = await soon(anext(device.notices()))
+        assert isinstance(refused, Disconnected)
+        assert "the vault is shut" in refused.why
+        assert node.handshakes == 0
+
+
 async def test_close_says_1000(node: Node) -> None:
     """Leaving the context closes cleanly and ends the reader."""
     async with device_of(node) as device:
@@ -361,6 +413,8 @@ async def test_names_that_the_protocol_does_not_take() -> None:
         Device("ws://h/ws", "t", device="a b", events=[])
     with pytest.raises(ValueError, match="http"):
         Device("http://h/ws", "t", device="d", events=[])
+    with pytest.raises(ValueError, match="ws://"):
+        Device("ws://", "t", device="d", events=[])
 
 
 # -- the pull
