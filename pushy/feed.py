@@ -64,6 +64,7 @@ REVOKED_CHUNK = 5000
 """Revocations in one message of the link."""
 FLUSH = 0.4
 """Seconds at the end in which receipts and registry are still written."""
+LAST_WORDS = 0.25
 DRAIN_PATIENCE = 10.0
 """Seconds that a drain waits for workers that have not joined."""
 
@@ -123,6 +124,12 @@ class Feed:
                     pass
         except TimeoutError:
             _log.warning("not all written", receipts=len(self.outbox), registry=len(self.registry))
+
+    async def last_words(self) -> None:
+        """Waits for workers that stop as well, LAST_WORDS at most: their goodbyes belong into the log."""
+        end = self._clock.monotonic() + LAST_WORDS
+        while self._links and self._clock.monotonic() < end:  # noqa: ASYNC110 - at the very end, and short
+            await asyncio.sleep(0.02)
 
     def hang_up(self) -> None:
         """Closes the links: workers keep their connections and join whoever listens next."""
@@ -383,6 +390,7 @@ async def _serve(
                 running.append(group.create_task(_drain_when_told(feed, drain_flag, stop)))
             async with listening_for_workers(link, feed), serving(admin_app(feed, gate, feed.collector), listening):
                 await stop.wait()
+                await feed.last_words()
             feed.hang_up()
             for task in running:
                 task.cancel()

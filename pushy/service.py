@@ -107,4 +107,4 @@ async def _try_store(settings: Settings) -> None:
 
 
 def _why(error: Exception) -> str:
-    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)

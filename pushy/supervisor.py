@@ -22,9 +22,9 @@ TICK = 0.05
 BACKOFF_FIRST, BACKOFF_MAX = 0.2, 5.0
 HEALTHY_AFTER = 10.0
 """Seconds alive after which a child's next death counts as its first."""
-GRACE = 2.0
-"""Seconds from the stop until what is left is killed."""
-PHASE_PATIENCE = 0.8
+GRACE = 1.7
+"""Seconds from the stop until what is left is killed: everything, this process included, is gone within 2 s."""
+PHASE_PATIENCE = 1.2
 """Seconds that a phase may take before the next one is told as well."""
 LATE_GRACE = 0.5
 """Seconds of the grace that the last phase gets at least."""
