@@ -6,13 +6,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 
+import structlog
 from starlette.applications import Starlette
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
 from broadcaster import bodies
-from broadcaster.heads import Heads
+from broadcaster.heads import Damaged, Heads
 from broadcaster.metrics import CONTENT_TYPE, Metrics
 from broadcaster.openapi import Operation, Parameter, document
 from broadcaster.problems import KNOWN, problem_of
@@ -35,6 +36,7 @@ from stagecast.records import REVOKED, REVOKED_TTL, Revocation, encode_record
 PLAN_BYTES_MAX = 64 * 1024
 BODY_BYTES_MAX = 4 * 1024
 EVENTS_PER_PAGE = 100
+_log = structlog.get_logger()
 _KEY = re.compile(r"[ -~]{1,64}")
 _EVENT = re.compile(r"[a-z0-9._-]{1,64}")
 
@@ -123,12 +125,8 @@ class Api:
         if after is not None and not _EVENT.fullmatch(after):
             raise _wrong("after", "not an event id")
         ids, more = await self._parts.heads.page(after, EVENTS_PER_PAGE)
-        kept = await together(self._parts.heads.read, ids)
-        lines = [
-            bodies.EventLine(h.event, h.title, h.stage, h.gen, h.seq, h.ts, h.hold)
-            for h in (one.head for one in kept if one is not None)
-        ]
-        return answer(bodies.EventList(lines, more))
+        lines = await together(self._line, ids)
+        return answer(bodies.EventList([line for line in lines if line is not None], more))
 
     async def show(self, http: HttpRequest, caller: ApiKey) -> Response:
         return answer(await self._view(await self._head(http)))
@@ -210,6 +208,17 @@ class Api:
     async def metrics(self, http: HttpRequest, caller: ApiKey) -> Response:
         return Response(self._parts.metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
 
+    async def _line(self, event: str) -> bodies.EventLine | None:
+        """An event in the list; None for an id without a head, and for one that is damaged, which `show` tells of."""
+        try:
+            kept = await self._parts.heads.read(event)
+        except Damaged:
+            return None
+        if kept is None:
+            return None
+        head = kept.head
+        return bodies.EventLine(head.event, head.title, head.stage, head.gen, head.seq, head.ts, head.hold)
+
     async def _head(self, http: HttpRequest) -> Head:
         event = _event(http)
         kept = await self._parts.heads.read(event)
@@ -245,6 +254,9 @@ def _endpoint(
             response = problem.response()
         except KNOWN as error:
             response = problem_of(error).response()
+        except Exception:
+            _log.exception("operation broke", operation=operation.name)
+            response = Problem(500, "Internal Server Error", "this is a defect; the log has more").response()
         answers[response.status_code] = answers.get(response.status_code, 0) + 1
         return response
 

@@ -68,6 +68,7 @@ class Cadence:
         if not self._reading.done():
             self.store_answers = False
         if await self._publisher.beat():  # a log that takes no beat takes nothing: try again in the next round
+            await self._publisher.pay()
             await together(self._publisher.broadcast, [known.head for known in self._roster.active()])
         self.rounds += 1
 
@@ -75,7 +76,9 @@ class Cadence:
         try:
             await self._find_events()
             await together(self._refresh, [known.head.event for known in self._stale()])
-            await together(self._complete_history, self._roster.all())
+            await together(
+                self._complete_history, [known for known in self._roster.all() if not known.history_complete]
+            )
         except StoreError as error:
             if self.store_answers:
                 _log.warning("store not readable", error=str(error))
@@ -117,8 +120,6 @@ class Cadence:
     async def _complete_history(self, known: Known) -> None:
         """History never misses what a head remembers for longer than a round."""
         head = known.head
-        if known.in_history == (head.gen, head.seq):
-            return
         gen, seq = known.in_history
         missing = [entry for entry in head.accepted if gen != head.gen or entry.seq > seq]
         await self._heads.keep_history(head, missing)

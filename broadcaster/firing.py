@@ -27,6 +27,7 @@ class Firing:
         self._roster = roster
         self._clock = clock
         self.failed = 0
+        self._failing: set[str] = set()
 
     async def run(self) -> None:
         """For ever: does what is due, sleeps until the next due time or until a head changes."""
@@ -60,4 +61,8 @@ class Firing:
             await self._producer.follow_plan(event)
         except (StoreError, Busy, UnknownEvent, Rejected, Damaged) as error:
             self.failed += 1
-            _log.warning("plan not carried out", e=event, error=str(error) or type(error).__name__)
+            if event not in self._failing:  # one line for an outage, not four a second
+                _log.warning("plan not carried out", e=event, error=str(error) or type(error).__name__)
+            self._failing.add(event)
+        else:
+            self._failing.discard(event)

@@ -42,6 +42,11 @@ class Kept(NamedTuple):
     head: Head
     version: int
 
+    @property
+    def order(self) -> tuple[int, int]:
+        """(gen, seq)."""
+        return self.head.gen, self.head.seq
+
 
 class Busy(Exception):
     """So many others changed the item that this caller never won: come back."""

@@ -65,10 +65,20 @@ def document(operations: Sequence[Operation], version: str) -> dict[str, Any]:
         },
         "paths": paths,
         "components": {
-            "schemas": schemas,
+            "schemas": _ecma(schemas),
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "an API key"}},
         },
     }
+
+
+def _ecma(schema: Any) -> Any:
+    """The schema with its patterns as JSON Schema wants them: ECMA-262 has no `\\A` and `\\Z`."""
+    if isinstance(schema, dict):
+        return {
+            name: value.replace(r"\A", "^").replace(r"\Z", "$") if name == "pattern" else _ecma(value)
+            for name, value in schema.items()
+        }
+    return [_ecma(value) for value in schema] if isinstance(schema, list) else schema
 
 
 def _operation(one: Operation) -> dict[str, Any]:

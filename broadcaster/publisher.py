@@ -17,6 +17,8 @@ from stagecast.records import EVERYWHERE, Beat, Revocation, encode_record
 
 UNDER_WAY_MAX = 256
 """Background appends at once; over it one is skipped (`skipped`) and left to the cadence."""
+OWED_MAX = 10_000
+"""Revocations that wait for the log; over it one is skipped, and takes effect when its device reconnects."""
 LATE_AFTER = 10.0
 """Seconds since the last acknowledged append after which the log counts as late: two beats missed."""
 
@@ -44,6 +46,7 @@ class Publisher:
         self._under_way: set[asyncio.Task[bool]] = set()
         self._acknowledged: float | None = None
         self._failed = False
+        self._owed: dict[str, Revocation] = {}
         self.counts = Appends()
 
     @property
@@ -75,7 +78,21 @@ class Publisher:
         return await self._append(EVERYWHERE, encode_record(Beat(self._clock.now())))
 
     async def revoke(self, revocation: Revocation) -> bool:
-        return await self._append(EVERYWHERE, encode_record(revocation))
+        """Says a revocation; one that is not acknowledged is owed (see `pay`)."""
+        said = await self._append(EVERYWHERE, encode_record(revocation))
+        if said:
+            self._owed.pop(revocation.subject, None)
+        elif len(self._owed) < OWED_MAX or revocation.subject in self._owed:
+            self._owed[revocation.subject] = revocation
+        else:
+            self.counts.skipped += 1
+        return said
+
+    async def pay(self) -> None:
+        """Says owed revocations again, until one fails: unlike broadcasts, the cadence does not repeat them."""
+        for revocation in list(self._owed.values()):
+            if not await self.revoke(revocation):
+                return
 
     async def drain(self, timeout: float) -> None:
         """Waits for what is under way, `timeout` seconds at most; the rest is given up, to the cadence of others."""

@@ -45,6 +45,10 @@ class Known:
     def head(self) -> Head:
         return self.kept.head
 
+    @property
+    def history_complete(self) -> bool:
+        return self.in_history == self.kept.order
+
 
 class Roster:
     """Event id → what is known. `changed` is set whenever a head is new here."""
@@ -72,7 +76,8 @@ class Roster:
         return [known for known in self._events.values() if active(known.head, known.plan, now)]
 
     def saw(self, kept: Kept, plan: Plan) -> Known | None:
-        """Takes note of a head just read or made. An older version than the one known changes nothing."""
+        """Takes note of a head just read or made. One that is older than the one known changes nothing; "newer" is a later
+        version, or a greater (gen, seq): a store restored from a backup counts versions anew, but a regen's gen is greater."""
         event = kept.head.event
         known = self._events.get(event)
         if known is None:
@@ -81,7 +86,7 @@ class Roster:
                 return None
             known = self._events[event] = Known(kept, plan, self._clock.monotonic())
             self.changed.set()
-        elif kept.version > known.kept.version:
+        elif kept.version > known.kept.version or kept.order > known.kept.order:
             known.kept, known.plan = kept, plan
             self.changed.set()
         known.read_at = self._clock.monotonic()
@@ -96,7 +101,7 @@ class Roster:
         """Whether this record of the log is a reason to read its event's head: it is newer, or it may tell of a change at the
         same seq (plan, hold) and our copy is not of this second."""
         known = self._events.get(record.e)
-        if known is None or record.order > (known.head.gen, known.head.seq):
+        if known is None or record.order > known.kept.order:
             return True
         return self._clock.monotonic() - known.read_at >= FRESH
 

@@ -35,8 +35,8 @@ from stagecast.settings import Settings
 
 RETRY = 1.0
 """Seconds between attempts to open the store or the log."""
-CLOSE_WAIT = 1.5
-"""Seconds for appends under way and the adapters at the end."""
+CLOSE_WAIT = 0.3
+"""Seconds at the end for appends under way, for the log, for the store, each; HTTP has had 1 s before them."""
 KEYS_REMEMBERED = 1000
 _log = structlog.get_logger()
 T = TypeVar("T")
@@ -84,11 +84,13 @@ async def _main(settings: Settings, http: str | socket.socket, front: Front) -> 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with serving(Starlette(routes=[Mount("/", app=front)]), http) as url:
-        _log.info("broadcaster answers", url=url)
-        work = asyncio.create_task(_work(settings, front))
-        stopped = asyncio.create_task(stop.wait())
-        await asyncio.wait([work, stopped], return_when=asyncio.FIRST_COMPLETED)
+    work = asyncio.create_task(_work(settings, front))
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        async with serving(Starlette(routes=[Mount("/", app=front)]), http) as url:
+            _log.info("broadcaster answers", url=url)
+            await asyncio.wait([work, stopped], return_when=asyncio.FIRST_COMPLETED)
+    finally:
         stopped.cancel()
         work.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -126,7 +128,7 @@ async def broadcasting(store: KeyValue, log: MessageLog, clock: Clock) -> AsyncI
         finally:
             for task in running:
                 task.cancel()
-            await parts.publisher.drain(CLOSE_WAIT / 3)
+            await parts.publisher.drain(CLOSE_WAIT)
 
 
 def compose(store: KeyValue, log: MessageLog, clock: Clock) -> tuple[Parts, Cadence, Firing]:
@@ -185,5 +187,5 @@ def remembering(store: KeyValue) -> Callable[[str], Awaitable[bytes | None]]:
 
 async def _close(close: Callable[[], Awaitable[None]]) -> None:
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(CLOSE_WAIT / 3):
+        async with asyncio.timeout(CLOSE_WAIT):
             await close()

@@ -13,7 +13,7 @@ from broadcaster.service import remembering
 from kv import Put
 from stagecast.access import CACHED, Gate, Scope, new_key
 from stagecast.receipts import Receipt
-from stagecast.records import API_KEYS, REVOKED, Revocation
+from stagecast.records import API_KEYS, HEADS, REVOKED, Revocation
 from tests.broadcaster.world import Broadcaster, World
 
 PLAN: list[dict[str, Any]] = [
@@ -307,8 +307,9 @@ async def test_store_down(world: World, call: Caller) -> None:
     got = await call("POST", "/v1/events/final/transitions", {"stage": "live"})
     assert (got.status_code, got.headers["retry-after"]) == (503, "2")
     assert (await call("GET", "/v1/events/final")).status_code == 503
-    assert (await call("GET", "/v1/events/final", scope="viewer")).status_code == 503
-    assert (await call("GET", "/v1/events/final", scope=None)).status_code == 401
+    assert (await call("GET", "/v1/events/final/progress")).status_code == 200
+    assert (await call("GET", "/v1/events/final/progress", scope="viewer")).status_code == 503
+    assert (await call("GET", "/v1/events/final/progress", scope=None)).status_code == 401
 
 
 async def test_unknown_outcome_tells_to_repeat(world: World, call: Caller) -> None:
@@ -382,6 +383,22 @@ async def test_what_is_answered_is_described(call: Caller) -> None:
     ):  # fmt: skip
         got = await call(method.upper(), path.replace("{id}", "final"), body)
         assert str(got.status_code) in described[path][method]["responses"]
+
+
+async def test_patterns_are_json_schema(call: Caller) -> None:
+    """The description's patterns are of the dialect that JSON Schema knows, not Python's."""
+    text = (await call("GET", "/openapi.json")).text
+    assert "^[a-z0-9._-]{1,64}$" in text
+    assert not re.search(r"\\[AZz]", text)
+
+
+async def test_a_damaged_event_is_not_everybodys(world: World, one: Broadcaster, call: Caller) -> None:
+    """A head that can't be read is 500 for itself, and left out of the list."""
+    await call.created()
+    await world.store.compare_and_set(HEADS, "broken", b"{", None)
+    await one.parts.heads.enlist("broken", 0)
+    assert [line["id"] for line in (await call("GET", "/v1/events")).json()["events"]] == ["final"]
+    assert (await call("GET", "/v1/events/broken")).status_code == 500
 
 
 async def test_other_paths_and_methods(call: Caller) -> None:

@@ -2,6 +2,9 @@
 
 import asyncio
 
+import msgspec
+
+from broadcaster.heads import Kept
 from broadcaster.roster import Roster, watch_log
 from stagecast.log import Topic
 from stagecast.records import HEADS
@@ -17,6 +20,18 @@ async def test_it_never_turns_back(world: World, one: Broadcaster) -> None:
     known = one.parts.roster.saw(old, by_hand())
     assert known is not None
     assert known.head.stage == "live"
+
+
+async def test_a_restored_store_counts_versions_anew(world: World, one: Broadcaster) -> None:
+    """A greater (gen, seq) is newer though its version is not: after a restored backup and a regen."""
+    await one.create()
+    await one.go("live")
+    kept = await one.parts.heads.read("final")
+    assert kept is not None
+    again = msgspec.structs.replace(kept.head, gen=kept.head.gen + 1, seq=1)
+    known = one.parts.roster.saw(Kept(again, 1), by_hand())
+    assert known is not None
+    assert known.head is again
 
 
 async def test_the_log_tells_of_other_instances(world: World, one: Broadcaster) -> None:
