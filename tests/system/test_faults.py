@@ -20,16 +20,16 @@ async def test_a_killed_process_costs_nobody_the_stage(stage: Running, event: st
     await stage.create(event, "upcoming", "one", "two", "three")
     async with stage.devices(DEVICES, event) as devices:
         await stage.go(event, "one")
-        reads = await stage.metric("stagecast_kv_reads_total")
+        reads = await stage.metric("stagecast_feed_kv_reads_total")
         killed = asyncio.create_task(stage.kill(victim))
         await stage.go(event, "two")
         await killed
         last = await stage.go(event, "three")
         await until(lambda: all(d.position(event).seq == last["seq"] for d in devices), "all at the last stage")
         if victim != "feed":  # a new feed counts anew: its first reads are below
-            assert await stage.metric("stagecast_kv_reads_total") - reads == 0
+            assert await stage.metric("stagecast_feed_kv_reads_total") - reads == 0
         else:
-            assert await stage.metric("stagecast_kv_reads_total") <= 2
+            assert await stage.metric("stagecast_feed_kv_reads_total") <= 2
 
 
 async def test_killed_between_compare_and_set_and_append(
