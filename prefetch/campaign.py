@@ -122,9 +122,9 @@ def renew(campaign: Campaign, now: Millis) -> Campaign:
     return replace(campaign, lease=now + (LEASE_MS if campaign.phase == "running" else LINGER_MS))
 
 
-def release(campaign: Campaign, now: Millis) -> Campaign:
-    """Its owner goes: another may go on at once."""
-    return replace(campaign, lease=now)
+def release(campaign: Campaign, owner: str, now: Millis) -> Campaign:
+    """Its owner goes: another may go on at once. One that `owner` had not got hold of stays as it is."""
+    return replace(campaign, lease=now) if campaign.owner == owner else campaign
 
 
 def advance(campaign: Campaign, cursor: Cursor, counts: Counts, rate: float, now: Millis) -> Campaign:

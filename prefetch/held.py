@@ -26,7 +26,13 @@ class Held:
         self.campaign = campaign
 
     async def write(self, change: Callable[[Campaign], Campaign]) -> Campaign:
-        """Makes the change durable. Raises Lost, StoreUnavailable."""
+        """Makes the change durable. Raises Lost, StoreUnavailable. A caller that is cancelled does not cut the write short: it is
+        seen through, so that the next one (letting go) knows what stands there."""
+        writing = asyncio.create_task(self._write(change))
+        writing.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return await asyncio.shield(writing)
+
+    async def _write(self, change: Callable[[Campaign], Campaign]) -> Campaign:
         async with self._turn:
             wanted = change(self.campaign)
             self._version = await self._set(msgspec.json.encode(wanted))

@@ -153,17 +153,13 @@ class Runner:
         campaign, version = await read_campaign(self._parts.store, event)
         if campaign is None or not rules.claimable(campaign, self.owner, self._now()):
             return
-        held = Held(self._parts.store, campaign, version)
-        try:
-            await held.write(lambda found: rules.claim(found, self.owner, self._now()))
-        except Lost:
-            return  # another was faster
-        self._tending[event] = asyncio.create_task(self._tend(held))
+        self._tending[event] = asyncio.create_task(self._tend(Held(self._parts.store, campaign, version)))
 
     async def _tend(self, held: Held) -> None:
         """Looks after a campaign until it is over or lost. What fails is taken up again by the next scan."""
         event = held.campaign.event
         try:
+            await held.write(lambda found: rules.claim(found, self.owner, self._now()))
             if held.campaign.phase == "running":
                 async with _renewing(held, self._parts):
                     await Sweep(self._parts, self._pusher, held).run()
@@ -175,7 +171,7 @@ class Runner:
             _log.warning("campaign waits", event=event, error=str(error))
         except asyncio.CancelledError:
             with contextlib.suppress(Lost, StoreError, TimeoutError):
-                await asyncio.wait_for(held.write(lambda last: rules.release(last, self._now())), 1.0)
+                await asyncio.wait_for(held.write(lambda last: rules.release(last, self.owner, self._now())), 1.0)
             raise
         except Exception:
             _log.exception("campaign broke", event=event)

@@ -75,7 +75,8 @@ def test_only_an_expired_lease_can_be_taken() -> None:
     assert claimable(begun, "a", NOW)
     taken = claim(begun, "b", NOW + LEASE_MS)
     assert (taken.owner, taken.epoch, taken.lease) == ("b", 2, NOW + 2 * LEASE_MS)
-    assert claimable(release(taken, NOW), "a", NOW)
+    assert claimable(release(taken, "b", NOW), "a", NOW)
+    assert release(taken, "a", NOW) == taken
     assert not claimable(fail(taken, "why", NOW), "b", NOW + HOUR)
 
 
