@@ -82,7 +82,8 @@ async def _watch(ws: str, token: TokenSource, name: str, events: tuple[str, ...]
             async for change in device.stages(late=True):
                 click.echo(_told(change))
         finally:
-            beside.cancel()
+            await device.close()  # ends the notices too, after those not told yet
+            await beside
     click.echo(f"{name}: the node closed the connection")
 
 
