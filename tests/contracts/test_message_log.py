@@ -6,6 +6,7 @@ from contextlib import aclosing
 
 import pytest
 
+from stagecast.clock import SystemClock
 from stagecast.log import LogError, LogGap, MessageLog, Positions, Record, Topic, open_log
 from tests.contracts.children import LANES, Children
 from tests.contracts.places import LogPlace
@@ -231,6 +232,22 @@ async def test_another_process_reads_and_appends(
     assert (await reader.ended())[1:] == [f"{n}" for n in range(20)]
     await writer.ended()
     assert await values(log, Topic.EVENTS, start, f"{name}-child", b"19") == [f"{n}".encode() for n in range(20)]
+
+
+async def test_processes_that_open_and_append_at_once(log_place: LogPlace, name: str, children: Children) -> None:
+    """Each makes what is missing, or finds it made; no record is lost, and each process's own keep their order."""
+    start = SystemClock().now() - 1
+    writers = [children.start("append", log_place.url, Topic.RECEIPTS, f"{name}-{n}", "20") for n in range(4)]
+    for writer in writers:
+        await writer.ended()
+
+    log = await open_log(log_place.url)
+    async with aclosing(log.read(Topic.RECEIPTS, await log.since(Topic.RECEIPTS, start))) as batches:
+        found = await records(batches, lambda found: len(found) == 80, name)
+    await log.close()
+    for n in range(4):
+        own = [int(record.value) for record in found if record.key == f"{name}-{n}"]
+        assert own == list(range(20))
 
 
 async def test_nothing_acknowledged_is_lost_by_a_crash(
