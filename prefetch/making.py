@@ -75,7 +75,7 @@ class Maker:
             encode_map(one.key, one.map)
         except MapTooLarge as error:
             self._parts.metrics.skipped.labels("too_large").inc()
-            _log.warning("stage map left out", event=one.map.e, error=str(error))
+            _log.warning("stage map left out", of=one.map.e, error=str(error))
             return False
         except (TypeError, ValueError) as error:
             raise RecommenderError(

@@ -72,7 +72,8 @@ class Runner:
             except (StoreError, LogError) as error:
                 _log.warning("campaigns: store or log unavailable", error=str(error))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), SCAN)
+                async with asyncio.timeout(SCAN):  # not wait_for: before 3.12 it can swallow a cancellation
+                    await self._wake.wait()
 
     async def close(self) -> None:
         """Stops all work here and lets go of the campaigns, so that another process goes on at once."""
@@ -166,15 +167,16 @@ class Runner:
             await self._hint_until_over(held)
             await self._close(event)
         except Lost:
-            _log.info("campaign is another's", event=event)
+            _log.info("campaign is another's", of=event)
         except (StoreError, LogError) as error:
-            _log.warning("campaign waits", event=event, error=str(error))
+            _log.warning("campaign waits", of=event, error=str(error))
         except asyncio.CancelledError:
             with contextlib.suppress(Lost, StoreError, TimeoutError):
-                await asyncio.wait_for(held.write(lambda last: rules.release(last, self.owner, self._now())), 1.0)
+                async with asyncio.timeout(1.0):
+                    await held.write(lambda last: rules.release(last, self.owner, self._now()))
             raise
         except Exception:
-            _log.exception("campaign broke", event=event)
+            _log.exception("campaign broke", of=event)
 
     async def _close(self, event: str) -> None:
         """Nobody has to look after it any more, unless it was begun again while we took it off the list."""
@@ -215,7 +217,8 @@ async def _renewing(held: Held, parts: Parts) -> AsyncIterator[None]:
     async def renew() -> None:
         while not stop.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), rules.LEASE_MS / 3000)
+                async with asyncio.timeout(rules.LEASE_MS / 3000):
+                    await stop.wait()
             if not stop.is_set():
                 with contextlib.suppress(Lost, StoreError):  # the sweep's own next write says so too
                     await held.write(lambda last: rules.renew(last, parts.clock.now()))

@@ -56,7 +56,7 @@ class Sweep:
             await self._run()
         except (Stopped, RecommenderError) as error:
             why = str(error)
-            _log.warning("campaign failed", event=self._held.campaign.event, error=why)
+            _log.warning("campaign failed", of=self._held.campaign.event, error=why)
             await self._held.write(lambda held: rules.fail(held, why, self._now()))
 
     async def _run(self) -> None:
