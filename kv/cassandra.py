@@ -296,7 +296,7 @@ def _cluster(server: ServerUrl) -> Cluster:
         ssl_context=ssl.create_default_context(cafile=server.tls) if server.tls else None,
         reconnection_policy=ConstantReconnectionPolicy(0.5, max_attempts=None),
         connect_timeout=5,
-        control_connection_timeout=REQUEST,
+        control_connection_timeout=5,
         idle_heartbeat_interval=5,
         idle_heartbeat_timeout=5,
         # without it a request over 4 KB waits 45 ms for the answer to its first part

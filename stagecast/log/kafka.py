@@ -30,9 +30,9 @@ OPEN_WITHIN = 8.0
 """Seconds, and 2 more at most until the producer is ready."""
 ASK_WITHIN = 5.0
 """Seconds for a question to the brokers, tries included."""
-LOOK = 5.0
+LOOK = 3.0
 """Seconds between looks for new partitions, which are also how a reader knows that the brokers are there."""
-SILENCE = 8.0
+SILENCE = 6.0
 """Seconds without any answer after which a reader says LogUnavailable."""
 
 _logger = logging.getLogger(__name__)
