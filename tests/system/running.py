@@ -69,12 +69,15 @@ class Running:
         return await self.call("POST", "/v1/events", {"id": event, "title": event.title(), "plan": plan})
 
     async def go(self, event: str, stage: str, **more: Any) -> Any:
-        """A transition as a careful producer asks for it: under a key of its own, again if the answer is lost."""
+        """A transition as a careful producer asks for it: under a key of its own, again if the answer is lost or 503."""
         body, key = {"stage": stage, "urgent": True, **more}, {"Idempotency-Key": uuid.uuid4().hex}
         deadline = time.monotonic() + CONVERGE
         while True:
             with contextlib.suppress(httpx.TransportError):
-                return await self.call("POST", f"/v1/events/{event}/transitions", body, **key)
+                got = await self.api.post(f"/v1/events/{event}/transitions", json=body, headers=key)
+                assert got.is_success or got.status_code == 503, got.text
+                if got.is_success:
+                    return got.json()
             assert time.monotonic() < deadline, "the broadcaster does not answer"
             await asyncio.sleep(0.02)
 
