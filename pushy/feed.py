@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import assert_never
@@ -45,16 +45,17 @@ from pushy.link_server import WorkerLink, listening_for_workers
 from pushy.metrics import HostCollector
 from pushy.outbox import Counted as CountedByWorker
 from pushy.outbox import Outbox
-from pushy.registry import GRACE, Place, Places, Registry
+from pushy.registry import GRACE, Registry
 from pushy.rfc6455 import server_frame
 from pushy.roads import Roads
 from pushy.steering import CALM, Storm
+from pushy.whereabouts import Whereabouts
 from stagecast.access import Gate
 from stagecast.broadcast import Broadcast, encode_broadcast, for_welcome
 from stagecast.clock import Clock, SystemClock
 from stagecast.http import base_url, listen, serving
 from stagecast.log import MessageLog, open_log
-from stagecast.records import API_KEYS, Revocation, Session
+from stagecast.records import API_KEYS, Revocation
 from stagecast.settings import Settings
 from stagecast.wire import codec
 from stagecast.wire.frames import Hint
@@ -87,13 +88,10 @@ class Feed:
         self._log = log
         self._store = store
         self._workers = workers
-        self._admin_url = admin_url
         self._clock = clock
-        self._host = settings.host or socket.gethostname()
         self._links: dict[int, WorkerLink] = {}
         self._absentees = Absentees()
         self._counted: dict[tuple[int, str], CountedByWorker] = {}
-        self._places = Places()
         self._storm = Storm(workers, settings.accept_rate)
         self._back = CALM
         self._started = clock.monotonic()
@@ -103,6 +101,8 @@ class Feed:
         self.roads = Roads(log, store, self, clock)
         self.outbox = Outbox()
         self.registry = Registry(settings.lifetime + GRACE)
+        host = settings.host or socket.gethostname()
+        self._sessions = Whereabouts(host, admin_url, self.registry, self._told_all, self._replace)
         self.deliveries = Deliveries()
         self.collector = HostCollector(self._own_values, self._worker_values)
 
@@ -222,8 +222,7 @@ class Feed:
                 self.outbox.put(receipts)
                 self._counted_by(link).put(receipts, self._clock.monotonic())
             case Sessions(changes):
-                for change in changes:
-                    self._session(link, change)
+                self._moved(link, changes)
             case Delivered():
                 self.deliveries.delivered(link.id, message)
             case Gauges(values):
@@ -245,32 +244,23 @@ class Feed:
         if self._draining is not None:
             self._drain(link)
 
-    def _session(self, link: WorkerLink, change: Began | Ended) -> None:
+    def _moved(self, link: WorkerLink, changes: Sequence[Began | Ended]) -> None:
         assert link.joined is not None
-        holder = change.member, change.device
-        match change:
-            case Began():
-                self._began(link.joined.worker, change)
-            case Ended():
-                self._places.ended(holder, change.sid)
-                self.registry.ended(change.member, change.device, change.sid)
+        for change in changes:
+            match change:
+                case Began():
+                    self._sessions.began(link.joined.worker, change)
+                case Ended():
+                    self._sessions.ended(change)
 
-    def _began(self, worker: int, change: Began) -> None:
-        holder, place = (change.member, change.device), Place(worker, change.sid, change.start)
-        known = self._places.known(holder)
-        late = self._places.began(holder, place)
-        if late is None or late.worker != worker:
-            session = Session(change.sid, self._host, self._admin_url, worker, change.start)
-            self.registry.began(change.member, change.device, session)
-        if late is not None:
-            self._replace([link for link in self._joined() if link.worker == late.worker], change, late.start)
-        elif not known and self._clock.monotonic() - self._started < self._settings.lifetime:
-            # A session from before this feed's start may be anywhere: workers don't tell those again.
-            self._replace([link for link in self._joined() if link.worker != worker], change, change.start)
+    def _replace(self, which: Callable[[int], bool], change: Began, start: int) -> None:
+        replaced = Replaced(change.member, change.device, start)
+        for link in self._joined():
+            if link.joined is not None and which(link.joined.worker):
+                link.send(replaced)
 
-    def _replace(self, links: Sequence[WorkerLink], change: Began, start: int) -> None:
-        for link in links:
-            link.send(Replaced(change.member, change.device, start))
+    def _told_all(self) -> bool:
+        return self._clock.monotonic() - self._started >= self._settings.lifetime
 
     def _gauge(self, link: WorkerLink, values: dict[str, float]) -> None:
         assert link.joined is not None
@@ -296,8 +286,8 @@ class Feed:
         """The worker is dead: its connections leave the sums, and its devices come back over time."""
         joined = absent.joined
         self._workers_lost += 1
-        connections = max(absent.connections, self._places.count(joined.worker))
-        self._places.left(joined.worker)
+        connections = max(absent.connections, self._sessions.places.count(joined.worker))
+        self._sessions.places.left(joined.worker)
         counted = self._counted.pop((joined.worker, joined.boot), None)
         if counted is not None:
             self.outbox.put(counted.goodbyes())
@@ -336,7 +326,7 @@ class Feed:
     def _connections_of(self, link: WorkerLink) -> int:
         if link.joined is None:
             return 0
-        return int(link.gauges.get(CONNECTIONS, self._places.count(link.joined.worker)))
+        return int(link.gauges.get(CONNECTIONS, self._sessions.places.count(link.joined.worker)))
 
     def _own_values(self) -> dict[str, float]:
         return {

@@ -18,6 +18,8 @@ from stagecast.records import Session, device_record, registry_record
 
 PENDING_MAX = 50_000
 BATCH = 500
+DELETES = 32
+"""Entries deleted at once: each is two reads and two deletes."""
 GRACE = 120.0
 """Seconds that an entry outlives the longest connection."""
 PAUSE_FIRST, PAUSE_MAX = 0.5, 10.0
@@ -90,9 +92,9 @@ class Registry:
             ]
             if puts:
                 await store.put(puts)
-            await asyncio.gather(
-                *(_delete(store, holder, change.sid) for holder, change in batch if isinstance(change, Gone))
-            )
+            gone = [(holder, change.sid) for holder, change in batch if isinstance(change, Gone)]
+            for start in range(0, len(gone), DELETES):
+                await asyncio.gather(*(_delete(store, *one) for one in gone[start : start + DELETES]))
         except StoreError as error:
             _log.warning("registry not written", changes=len(batch), error=str(error))
             self.failed += len(batch)
@@ -130,63 +132,3 @@ async def _delete(store: Store, holder: Holder, sid: str) -> None:
     await store.delete(registry_record(member), [device])
     if await store.get(device_record(device), DEVICE_KEY) == member.encode():
         await store.delete(device_record(device), [DEVICE_KEY])
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where this host has a session."""
-
-    worker: int
-    sid: str
-    start: int
-
-
-@dataclass(frozen=True, slots=True)
-class Late:
-    """This worker holds a session that a later one replaces."""
-
-    worker: int
-    start: int
-
-
-class Places:
-    """The sessions of this host: who replaces whom. Pure. At most one for each (member, device)."""
-
-    def __init__(self) -> None:
-        self._places: dict[Holder, Place] = {}
-        self._counts: dict[int, int] = {}
-
-    def began(self, holder: Holder, place: Place) -> Late | None:
-        """The worker to tell that its session is replaced, if that is another worker's than the later session's."""
-        before = self._places.get(holder)
-        if before is not None and before.start > place.start:
-            return Late(place.worker, before.start) if before.worker != place.worker else None
-        self._set(holder, place)
-        if before is not None and before.worker != place.worker and before.start < place.start:
-            return Late(before.worker, place.start)
-        return None
-
-    def ended(self, holder: Holder, sid: str) -> None:
-        """Forgets the session, unless a later one stands there."""
-        place = self._places.get(holder)
-        if place is not None and place.sid == sid:
-            self._set(holder, None)
-
-    def left(self, worker: int) -> None:
-        """The worker is gone, with all it held."""
-        for holder in [holder for holder, place in self._places.items() if place.worker == worker]:
-            self._set(holder, None)
-
-    def known(self, holder: Holder) -> bool:
-        return holder in self._places
-
-    def count(self, worker: int) -> int:
-        return self._counts.get(worker, 0)
-
-    def _set(self, holder: Holder, place: Place | None) -> None:
-        before = self._places.pop(holder, None)
-        if before is not None:
-            self._counts[before.worker] -= 1
-        if place is not None:
-            self._places[holder] = place
-            self._counts[place.worker] = self._counts.get(place.worker, 0) + 1

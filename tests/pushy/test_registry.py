@@ -1,4 +1,4 @@
-"""The registry, written behind, on the embedded store; and who replaces whom on one host."""
+"""The registry, written behind, on the embedded store."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from kv import KeyValue
-from pushy.registry import DEVICE_KEY, Late, Place, Places, Registry
+from pushy.registry import DEVICE_KEY, Registry
 from stagecast.records import Session, device_record, registry_record
 from tests.pushy.hosting import GEN, FaultyStore, roads
 
@@ -103,30 +103,3 @@ async def test_what_the_store_refused_is_written_later(store: KeyValue) -> None:
     faulty.down = False
     assert await registry.flush(faulty)
     assert (await kept(store, "m1"), await kept(store, "m2")) == ("s2", "s1")
-
-
-def test_a_later_session_elsewhere_replaces() -> None:
-    """The worker of the earlier one is told; the same worker sees it by itself."""
-    places, holder = Places(), ("m1", "d1")
-    assert places.began(holder, Place(0, "s1", 100)) is None
-    assert places.began(holder, Place(0, "s2", 200)) is None
-    assert places.began(holder, Place(1, "s3", 300)) == Late(0, 300)
-    assert (places.count(0), places.count(1)) == (0, 1)
-
-
-def test_a_session_told_late_is_the_one_replaced() -> None:
-    """Two workers' words may arrive in the wrong order: the start decides, not the arrival."""
-    places, holder = Places(), ("m1", "d1")
-    places.began(holder, Place(1, "s2", 200))
-    assert places.began(holder, Place(0, "s1", 100)) == Late(0, 200)
-    places.ended(holder, "s1")
-    assert (places.count(0), places.count(1)) == (0, 1)
-
-
-def test_a_workers_death_forgets_its_sessions() -> None:
-    places = Places()
-    for device in ("d1", "d2"):
-        places.began(("m1", device), Place(0, "s1", 100))
-    places.began(("m2", "d3"), Place(1, "s1", 100))
-    places.left(0)
-    assert (places.count(0), places.count(1)) == (0, 1)
