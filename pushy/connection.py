@@ -42,6 +42,7 @@ from stagecast.wire.server_session import (
     Greeted,
     Leave,
     Phase,
+    Rearm,
     Rules,
     Send,
     ServerSession,
@@ -80,6 +81,7 @@ class Floor:
     echo: "Callable[[asyncio.Transport, Upgrade], asyncio.Protocol] | None" = None
     """What serves /echo; for conformance tests alone."""
     limits: Limits = field(default_factory=lambda: Limits(DEVICE_FRAME_BYTES_MAX))
+    reader: FrameReader = field(init=False)
     refusals: Counter[str] = field(default_factory=Counter)
     closes: Counter[str] = field(default_factory=Counter)
     accepts: int = 0
@@ -89,6 +91,9 @@ class Floor:
     """How often a connection could not take a whole frame."""
     sent: int = 0
     """Bytes written, without fan-outs."""
+
+    def __post_init__(self) -> None:
+        self.reader = FrameReader(self.limits)
 
 
 class Connection(asyncio.Protocol):
@@ -116,6 +121,7 @@ class Connection(asyncio.Protocol):
         self._head = b""
         """The request so far."""
         self._reader: FrameReader | None = None
+        """While a frame or a message is under way."""
         self._stall: tuple[int, float] | None = None
         """While bytes are unsent: how many there were when last looked at, and when to look again."""
         self.address: str | None = None
@@ -164,8 +170,18 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.phase == HANDSHAKE:
             self._handshake(data)
-        elif self._reader is not None:
-            self._frames(self._reader.receive(data))
+        else:
+            self._frames(self._read(data))
+
+    def _read(self, data: bytes) -> list[Event]:
+        """By the reader that all share, until it holds something of this connection's; then it is this connection's own."""
+        reader = self._reader or self._floor.reader
+        events = reader.receive(data)
+        if reader.clean:
+            self._reader = None
+        elif self._reader is None:
+            self._reader, self._floor.reader = reader, FrameReader(self._floor.limits)
+        return events
 
     def pause_writing(self) -> None:
         """Known already: `keep` looks by itself."""
@@ -244,10 +260,9 @@ class Connection(asyncio.Protocol):
         floor.accepts += 1
         floor.upgraded += 1
         self.phase = OPEN
-        self._reader = FrameReader(floor.limits)
         self.session = ServerSession(floor.rules, floor.accepts, floor.clock.monotonic())
         self.write(handshake.accept(request))
-        floor.wheel.put(self, self.session.deadline())
+        floor.wheel.put(self, self.session.deadline(floor.clock.monotonic(), floor.clock.now()))
         if rest:
             self.data_received(rest)
 
@@ -329,6 +344,8 @@ class Connection(asyncio.Protocol):
                     self._floor.hub.join(self, at, now)
                 case Greeted():
                     self._floor.greeted(self)
+                case Rearm():
+                    self._floor.wheel.put(self, self.session.deadline(now, wall))
                 case Want(events):
                     self._floor.wanted(self, events)
                 case Leave(events):
@@ -351,7 +368,7 @@ class Connection(asyncio.Protocol):
                 self._floor.refusals["slow"] += 1
             self.transport.abort()
         if self.phase == OPEN:
-            deadline = self.session.deadline()
+            deadline = self.session.deadline(now, wall)
             self._floor.wheel.put(self, min(deadline, self._stall[1]) if self._stall else deadline)
 
     def _look_at_stall(self, before: int, now: float, wall: int) -> None:

@@ -4,9 +4,9 @@
     for event in reader.receive(data):   # Message | Ping | Pong | Close | Violation
         ...
 
-Nothing is kept between calls unless a frame or a fragmented message is under way, so an idle connection costs one small object.
-A `Violation` is the last event there is: the connection fails with its code (RFC 6455 §7.1.7) and further bytes are ignored, as
-they are after a Close (§5.5.1).
+Nothing is kept between calls unless a frame or a fragmented message is under way: then it is `clean`, and idle connections may
+share one reader. A `Violation` is the last event there is: the connection fails with its code (RFC 6455 §7.1.7) and further bytes
+are ignored, as they are after a Close (§5.5.1).
 """
 
 import codecs
@@ -172,17 +172,17 @@ class FrameReader:
         self._over = False
 
     @property
-    def under_way(self) -> bool:
-        """Whether a frame or a message has begun and not ended."""
-        return bool(self._rest) or self._frame is not None or self._message is not None
+    def clean(self) -> bool:
+        """Whether it holds nothing of what it has read, and so may read for another connection."""
+        return not self._rest and self._frame is None and self._message is None and not self._over
 
     def receive(self, data: bytes) -> list[Event]:
         """The events that `data` completes."""
-        if self._over:
-            return []
-        if not self.under_way and (whole := self._whole(data)) is not None:
+        if self.clean and (whole := self._whole(data)) is not None:
             return [whole]
         events: list[Event] = []
+        if self._over:
+            return events
         try:
             self._read(data, events)
         except _Fail as fail:

@@ -10,6 +10,7 @@ import gc
 import ipaddress
 import os
 import random
+import resource
 import signal
 import socket
 from collections import Counter, deque
@@ -119,6 +120,9 @@ def run_worker(
     `echo` adds the route /echo, for conformance tests.
     """
     chosen = options or Options(echo=echo)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    gc.freeze()
     gc.set_threshold(10_000, 20, 100)
     uvloop.run(Worker(settings, index, ws, link, chosen, SystemClock(), random.Random()).run())
 
@@ -145,7 +149,7 @@ class Worker:
         self._directory: Directory[Connection] = Directory()
         self._hub = Hub(write_all)
         self._link = FeedLink(link, self._joined, self._received, self._feed_lost, rng)
-        self._doorway = Doorway(ws, options.send_buffer, options.slow_after, lambda: Connection(self.floor))
+        self._doorway = Doorway(ws, options.send_buffer, 3 * options.slow_after, lambda: Connection(self.floor))
         self.floor = Floor(
             rules=Rules(
                 admit=self._admission.admit,

@@ -1,10 +1,10 @@
 """The node's side of one connection of `stagecast.v1`, sans-I/O: a device's messages and the time in, things to do out. Pure.
 
     session = ServerSession(rules, number, now)
-    for step in session.receive(message, now, wall):   # Send | Greeted | Want | Follow | Leave | At | Acked | End
+    for step in session.receive(message, now, wall):   # Send | Greeted | Rearm | Want | Follow | Leave | At | Acked | End
         ...
     session.settle(event, code, now, wall)             # for every event of a Want, when its head is known or refused
-    session.expire(now, wall)                          # at session.deadline() or any time later
+    session.expire(now, wall)                          # at session.deadline(now, wall) or any time later
 
 `now` is monotonic, in seconds; `wall` is in ms since 1970. A session holds no more than the protocol needs: some 400 bytes.
 """
@@ -89,6 +89,10 @@ class Greeted(Struct, frozen=True, gc=False):
     """The hello is good: the session has a member and a device from here on."""
 
 
+class Rearm(Struct, frozen=True, gc=False):
+    """The session's deadline may have come nearer."""
+
+
 class Want(Struct, frozen=True):
     """The heads of these events are not known: settle each, now or later."""
 
@@ -126,7 +130,7 @@ class End(Struct, frozen=True, gc=False):
     reason: str
 
 
-Step = Send | Greeted | Want | Follow | Leave | At | Acked | End
+Step = Send | Greeted | Rearm | Want | Follow | Leave | At | Acked | End
 
 
 class Phase(Enum):
@@ -184,7 +188,6 @@ class ServerSession:
     __slots__ = (
         "_bucket",
         "_ends",
-        "_expires",
         "_heard",
         "_number",
         "_pending",
@@ -201,7 +204,7 @@ class ServerSession:
         self._heard = now
         self._bucket = now
         """When the messages so far are paid for: a leaky bucket as one number (GCRA, ITU-T I.371)."""
-        self._ends = self._expires = now + rules.hello_deadline
+        self._ends = now + rules.hello_deadline
         self._pending: _Pending | None = None
         self.phase = Phase.OPEN
         self.claims: Claims | None = None
@@ -246,11 +249,15 @@ class ServerSession:
             return self._end(CloseCode.RATE, f"more than {MESSAGES_MAX} messages in {MESSAGES_WINDOW:g} s")
         return []
 
-    def deadline(self) -> float:
-        """When to call `expire`, if not before."""
+    def deadline(self, now: float, wall: int) -> float:
+        """When to call `expire` (monotonic), if not before."""
         if self.phase is Phase.OPEN:
             return self._ends
-        return min(self._heard + self._rules.silence, self._ends, self._expires)
+        return min(self._heard + self._rules.silence, self._ends, now + self._grace_left(wall))
+
+    def _grace_left(self, wall: int) -> float:
+        """Seconds until the token is of no use, even to wait for its successor."""
+        return self.claims.exp + GRACE - wall / 1000 if self.claims else 0.0
 
     def expire(self, now: float, wall: int) -> list[Step]:
         """What time alone brings about."""
@@ -258,7 +265,7 @@ class ServerSession:
             return []
         if self.phase is Phase.OPEN:
             return self._end(CloseCode.SILENT, "no hello") if now >= self._ends else []
-        if now >= self._expires:
+        if self._grace_left(wall) <= 0:
             return self._end(CloseCode.UNAUTHORIZED, "the token has expired")
         if now >= self._heard + self._rules.silence:
             return self._end(CloseCode.SILENT, "nothing heard")
@@ -270,7 +277,8 @@ class ServerSession:
         """Ends by plan: says when to come back, then closes."""
         if self.phase is Phase.ENDED:
             return []
-        return [Send(encode(Goaway(why, self._rules.back))), *self._end(code, why)]
+        said: list[Step] = [Send(encode(Goaway(why, self._rules.back)))] if self.phase is Phase.READY else []
+        return said + self._end(code, why)
 
     def end(self, code: CloseCode, reason: str) -> list[Step]:
         """Ends for a reason outside of the session: replaced, revoked, slow."""
@@ -297,11 +305,11 @@ class ServerSession:
             return self._end(CloseCode.UNAUTHORIZED, str(error))
         if claims.dev != frame.device:
             return self._end(CloseCode.FORBIDDEN, "the token is another device's")
-        self._take(claims, now, wall)
+        self.claims = claims
         self._ends = now + self._rules.lifetime * (1 - self._rules.rng.uniform(0, LIFETIME_JITTER))
         self.start = wall
         self.phase = Phase.GREETED
-        return [Greeted(), *self._follow(frame.at, now, wall)]
+        return [Greeted(), Rearm(), *self._follow(frame.at, now, wall)]
 
     def _sub(self, frame: Sub, now: float, wall: int) -> list[Step]:
         return self._follow(frame.at, now, wall)
@@ -329,18 +337,14 @@ class ServerSession:
             return self._end(CloseCode.FORBIDDEN, "the token is another device's")
         if claims.sub != self.claims.sub:
             return self._end(CloseCode.UNAUTHORIZED, "the token is another member's")
-        self._take(claims, now, wall)
+        self.claims = claims
         lost = [event for event in self._held() if not claims.allows(event)]
         if not lost:
-            return []
+            return [Rearm()]
         self._refuse(lost, "unknown_event")
-        return [Leave(self._drop(lost)), *self._answer(now, wall)]
+        return [Rearm(), Leave(self._drop(lost)), *self._answer(now, wall)]
 
     # inside
-
-    def _take(self, claims: Claims, now: float, wall: int) -> None:
-        self.claims = claims
-        self._expires = now + claims.exp - wall / 1000 + GRACE
 
     def _held(self) -> list[str]:
         return [*self.events, *(self._pending.wanted if self._pending else ())]

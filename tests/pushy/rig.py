@@ -5,20 +5,19 @@ import asyncio
 import base64
 import contextlib
 import json
+import multiprocessing
 import os
 import random
 import socket
 import struct
-import sys
 from collections.abc import AsyncIterator, Callable
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
-
 from pushy.link import Follow, FromWorker, Joined, Readiness, Refused, ToWorker, Update, from_workers, pack
 from pushy.rfc6455 import server_frame
-from pushy.worker import Options
+from pushy.worker import Options, run_worker
 from stagecast.broadcast import AckPolicy, Broadcast, encode_broadcast, for_welcome
 from stagecast.clock import SystemClock
 from stagecast.settings import Settings
@@ -28,6 +27,8 @@ T = TypeVar("T")
 PATIENCE = 15.0
 """Seconds after which a condition that should have come true long ago fails the test."""
 ALL = 2**32
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(["pushy.worker"])  # a worker starts in 20 ms, where its imports alone take 0.5 s
 
 
 def broadcast(
@@ -107,13 +108,16 @@ class Feed:
 class Rig:
     """A worker with its feed, its keys and its address."""
 
-    def __init__(self, folder: Path, settings: Settings, feed: Feed, address: tuple[str, int], pid: int) -> None:
+    def __init__(
+        self, folder: Path, settings: Settings, feed: Feed, address: tuple[str, int], process: ForkServerProcess
+    ) -> None:
+        assert process.pid is not None
         self.folder = folder
         self.settings = settings
         self.feed = feed
         self.address = address
-        self.pid = pid
-        self.process: asyncio.subprocess.Process
+        self.pid = process.pid
+        self._process = process
         self._rng = random.Random(1)
 
     def token(
@@ -121,6 +125,19 @@ class Rig:
     ) -> str:
         keys = load_keys(self.settings.keys_file)
         return keys.mint(member, device, events or ["*"], ttl, SystemClock().now() / 1000, self._rng)
+
+    async def ended(self) -> int | None:
+        """Waits for the process; its exit status."""
+        ended = asyncio.Event()
+        loop, sentinel = asyncio.get_running_loop(), self._process.sentinel
+        loop.add_reader(sentinel, ended.set)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await ended.wait()
+        finally:
+            loop.remove_reader(sentinel)
+        self._process.join()
+        return self._process.exitcode
 
     def signal(self, number: int) -> None:
         os.kill(self.pid, number)
@@ -151,25 +168,20 @@ async def worker(folder: Path, options: Options | None = None, **settings: Any) 
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         reserved.bind(("127.0.0.1", 0))
         address = reserved.getsockname()
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.pushy.rig", _told(chosen, address, feed.path, options or Options())
+        process = _processes.Process(
+            target=run_worker, args=(chosen, 0, address, feed.path), kwargs={"options": options or Options()}
         )
-        rig = Rig(folder, chosen, feed, address, process.pid)
-        rig.process = process
+        process.start()
+        rig = Rig(folder, chosen, feed, address, process)
         try:
             await feed.until(lambda: feed.all(Joined))
             await listening(address)
             yield rig
         finally:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
+            process.kill()
+            await rig.ended()
+            process.close()
             await feed.stop()
-
-
-def _told(settings: Settings, address: tuple[str, int], link: Path, options: Options) -> str:
-    chosen = {name: getattr(options, name) for name in Options.__dataclass_fields__}
-    return msgspec.json.encode((settings, address, str(link), chosen)).decode()
 
 
 async def listening(address: tuple[str, int]) -> None:
@@ -184,6 +196,17 @@ async def listening(address: tuple[str, int]) -> None:
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
             return
+
+
+async def refusing(address: tuple[str, int]) -> None:
+    """Waits until nobody listens any more."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                raw = await Raw.open(address)
+            except ConnectionError:
+                return
+            raw.sock.close()
 
 
 REQUEST = (
@@ -247,7 +270,11 @@ class Raw:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         if source:
             sock.bind((source, 0))
-        await asyncio.get_running_loop().sock_connect(sock, address)
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, address)
+        except OSError:
+            sock.close()
+            raise
         return cls(sock)
 
     def request(self, path: str = "/ws", more: str = "") -> bytes:
@@ -347,16 +374,3 @@ class Raw:
         opcode, payload = await self.raw_frame()
         if opcode == 8:
             raise Closed(int.from_bytes(payload[:2], "big") if payload else None)
-
-
-def main() -> None:
-    from pushy.worker import run_worker
-
-    settings, address, link, options = msgspec.json.decode(
-        sys.argv[1], type=tuple[Settings, tuple[str, int], str, dict[str, Any]]
-    )
-    run_worker(settings, 0, address, Path(link), options=Options(**options))
-
-
-if __name__ == "__main__":
-    main()
