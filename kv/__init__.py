@@ -27,8 +27,9 @@ class KeyValue(Store, Conditional, Protocol):
 async def open_store(url: str, password: str | None = None) -> KeyValue:
     """The store at `url`: `sqlite:///path` or `cassandra://host:port[,host:port]/keyspace[?user=…&tls=ca.pem]`.
 
-    Creates what is missing (file, keyspace, tables) and checks what is there. `password` goes with `user`. Raises ValueError
-    for a URL that names no known adapter or has an unknown option, StoreUnavailable when the store does not answer within 10 s.
+    The path of a file is absolute. Creates what is missing (file, keyspace, tables) and checks what is there. `password` goes
+    with `user`. Raises ValueError for a URL that names no known adapter or has an unknown option, StoreUnavailable when the
+    store does not answer within 10 s.
     """
     scheme = urlsplit(url).scheme
     if scheme == "sqlite":

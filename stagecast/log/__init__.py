@@ -18,8 +18,8 @@ __all__ = ["LogError", "LogGap", "LogUnavailable", "MessageLog", "Positions", "R
 async def open_log(url: str, password: str | None = None) -> MessageLog:
     """The log at `url`: `sqlite:///path` or `kafka://host:port[,host:port][?user=…&tls=ca.pem]`.
 
-    Creates what is missing (file, topics). `password` goes with `user`. Raises ValueError for a URL that names no known
-    adapter or has an unknown option, LogUnavailable when the log does not answer within 10 s.
+    The path of a file is absolute. Creates what is missing (file, topics). `password` goes with `user`. Raises ValueError for
+    a URL that names no known adapter or has an unknown option, LogUnavailable when the log does not answer within 10 s.
     """
     scheme = urlsplit(url).scheme
     if scheme == "sqlite":

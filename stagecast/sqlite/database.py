@@ -169,9 +169,17 @@ class Database:
         else:
             self._tell(self._answer_open, None)
             self._serve()
+            self._close_file()
+        finally:
+            self._tell(self._ended.set)
+
+    def _close_file(self) -> None:
+        """The last process to close copies the WAL into the file; if that fails, the next to open does."""
+        try:
             self._reader.close()
             self._writer.close()
-        self._tell(self._ended.set)
+        except apsw.Error as error:
+            logger.warning("%s: closing failed: %s", self.path, error)
 
     def _serve(self) -> None:
         while (group := self._backlog.take(self._until_tidy())) is not None:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import stat
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -216,11 +217,22 @@ async def test_a_locked_file_is_surely_not_written(database: Database, path: Pat
 
 async def test_the_backlog_is_bounded(database: Database) -> None:
     """Writes beyond it are refused at once and counted; those that wait are done."""
-    half = BACKLOG_WEIGHT // 2 + 1
-    outcomes = await asyncio.gather(*(database.write(insert(n), half) for n in range(20)), return_exceptions=True)
-    refused = [outcome for outcome in outcomes if isinstance(outcome, DatabaseError)]
-    assert len(refused) == database.refused > 0
-    assert numbers(database) == [outcome for outcome in outcomes if isinstance(outcome, int)]
+    entered, leave = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(_: apsw.Connection) -> None:
+        loop.call_soon_threadsafe(entered.set)
+        leave.wait(10)
+
+    writes: list[asyncio.Future[int | None]] = [asyncio.ensure_future(database.write(slow))]
+    await entered.wait()
+    writes += [asyncio.ensure_future(database.write(insert(n), BACKLOG_WEIGHT // 4)) for n in range(6)]
+    await asyncio.sleep(0)
+    leave.set()
+    outcomes = await asyncio.gather(*writes, return_exceptions=True)
+    assert [isinstance(outcome, DatabaseError) for outcome in outcomes] == [False] * 5 + [True] * 2
+    assert database.refused == 2
+    assert numbers(database) == [0, 1, 2, 3]
 
 
 async def test_a_caller_that_goes_away_disturbs_nobody(database: Database) -> None:
