@@ -65,7 +65,9 @@ class Cadence:
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read_store())
         await asyncio.wait([self._reading], timeout=STORE_WAIT)
-        if not self._reading.done():
+        if self._reading.done():
+            self._reading.result()  # a defect there ends the process, and is not passed over in silence
+        else:
             self.store_answers = False
         if await self._publisher.beat():  # a log that takes no beat takes nothing: try again in the next round
             await self._publisher.pay()

@@ -153,7 +153,7 @@ class Heads:
             after: str | None = None
             while True:
                 page = await self._store.page(index_record(shard), after)
-                found.update((item.key, int(item.value)) for item in page.items)
+                found.update((item.key, int(item.value) if item.value.isdigit() else 0) for item in page.items)
                 after = page.after
                 if after is None:
                     break

@@ -9,7 +9,7 @@ from typing import Literal
 
 import structlog
 
-from stagecast.broadcast import encode_broadcast
+from stagecast.broadcast import BroadcastError, encode_broadcast
 from stagecast.clock import Clock
 from stagecast.event import Head
 from stagecast.log import LogError, MessageLog, Topic
@@ -70,8 +70,15 @@ class Publisher:
         task.add_done_callback(self._under_way.discard)
 
     async def broadcast(self, head: Head) -> bool:
-        """Appends the head's broadcast; whether it was acknowledged."""
-        return await self._append(head.event, encode_broadcast(head.broadcast()))
+        """Appends the head's broadcast; whether it was acknowledged. A head that makes no legal broadcast is a defect of whoever
+        wrote it: logged, and no harm to the others."""
+        try:
+            value = encode_broadcast(head.broadcast())
+        except BroadcastError as error:
+            self.counts.failed += 1
+            _log.error("no legal broadcast", e=head.event, error=str(error))
+            return False
+        return await self._append(head.event, value)
 
     async def beat(self) -> bool:
         """Says that the log is alive; whether it is."""

@@ -19,6 +19,7 @@ from broadcaster.cadence import Cadence
 from broadcaster.firing import Firing
 from broadcaster.heads import Heads
 from broadcaster.metrics import Metrics
+from broadcaster.problems import RETRY_AFTER
 from broadcaster.producer import Producer
 from broadcaster.publisher import Publisher
 from broadcaster.receipts import Ledger, keep_ledger
@@ -37,6 +38,10 @@ RETRY = 1.0
 """Seconds between attempts to open the store or the log."""
 CLOSE_WAIT = 0.3
 """Seconds at the end for appends under way, for the log, for the store, each; HTTP has had 1 s before them."""
+STARTING = 2.0
+"""Seconds that a request waits for a process that is just starting, before it is answered 503; a restart is hardly seen so."""
+FIRST_BEAT = 1.0
+"""Seconds that the API waits for the log to take a first beat, so that the first answers do not say `late` of a healthy log."""
 KEYS_REMEMBERED = 1000
 _log = structlog.get_logger()
 T = TypeVar("T")
@@ -51,7 +56,7 @@ def run_broadcaster(
     A store or log that is down at the start is waited for, not ready meanwhile. Raises ValueError for a setting that can't
     be, OSError when the address can't be had.
     """
-    uvloop.run(_main(settings, http, Front(forward, forwarded)))
+    uvloop.run(_main(settings, http, forward, forwarded))
 
 
 class Front:
@@ -60,26 +65,44 @@ class Front:
     def __init__(self, forward: ASGIApp | None = None, forwarded: Sequence[str] = ()) -> None:
         self._forward = forward
         self._forwarded = tuple(forwarded)
-        self.api: ASGIApp | None = None
+        self._api: ASGIApp | None = None
+        self._opened = asyncio.Event()
         self.waits_for = "starting"
+
+    def open(self, api: ASGIApp) -> None:
+        """From here on `api` answers."""
+        self._api = api
+        self._opened.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope.get("path", "")
         if self._forward is not None and path.startswith(self._forwarded):
             await self._forward(scope, receive, send)
-        elif self.api is not None:
-            await self.api(scope, receive, send)
+        elif self._api is not None:
+            await self._api(scope, receive, send)
         elif path == "/healthz":
             await answer(Health(True))(scope, receive, send)
         elif path == "/readyz":
             standing = Readiness(False, "down", "late", self.waits_for)
             await answer(standing, 503)(scope, receive, send)
         else:
-            detail = f"not ready: {self.waits_for}"
-            await Problem(503, "Service Unavailable", detail, {"Retry-After": "2"}).response()(scope, receive, send)
+            await self._wait(scope, receive, send)
+
+    async def _wait(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STARTING):
+                await self._opened.wait()
+        if self._api is not None:
+            await self._api(scope, receive, send)
+        else:
+            problem = Problem(503, "Service Unavailable", f"not ready: {self.waits_for}", RETRY_AFTER)
+            await problem.response()(scope, receive, send)
 
 
-async def _main(settings: Settings, http: str | socket.socket, front: Front) -> None:
+async def _main(
+    settings: Settings, http: str | socket.socket, forward: ASGIApp | None, forwarded: Sequence[str]
+) -> None:
+    front = Front(forward, forwarded)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -107,7 +130,7 @@ async def _work(settings: Settings, front: Front) -> None:
         log = await _patiently(lambda: open_log(settings.log_url, settings.log_password), "log")
         opened.push_async_callback(_close, log.close)
         async with broadcasting(store, log, SystemClock()) as api:
-            front.api = api
+            front.open(api)
             await asyncio.Event().wait()
 
 
@@ -124,6 +147,7 @@ async def broadcasting(store: KeyValue, log: MessageLog, clock: Clock) -> AsyncI
             tasks.create_task(firing.run()),
         ]
         try:
+            await asyncio.wait([tasks.create_task(parts.publisher.beat())], timeout=FIRST_BEAT)
             yield http_api(parts, Gate(remembering(store), clock.monotonic))
         finally:
             for task in running:

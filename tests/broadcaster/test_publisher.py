@@ -2,6 +2,8 @@
 
 import asyncio
 
+import msgspec
+
 from broadcaster.publisher import LATE_AFTER, UNDER_WAY_MAX
 from stagecast.records import Revocation
 from tests.broadcaster.world import Broadcaster, World
@@ -42,6 +44,15 @@ async def test_what_hangs_is_given_up(world: World, one: Broadcaster) -> None:
     one.parts.publisher.soon(head)
     await one.parts.publisher.drain(0)
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_head_without_a_legal_broadcast_harms_no_other(world: World, one: Broadcaster) -> None:
+    """What no host would take is not appended, and counted."""
+    head = await one.create()
+    await one.parts.publisher.drain(5)
+    assert not await one.parts.publisher.broadcast(msgspec.structs.replace(head, stage="NOT A STAGE"))
+    assert one.parts.publisher.counts.failed == 1
+    assert await world.broadcasts() == [(1, "upcoming")]
 
 
 async def test_revocations_are_owed(world: World, one: Broadcaster) -> None:

@@ -53,12 +53,14 @@ def test_a_store_that_is_down_at_the_start_is_waited_for(tmp_path: Path) -> None
 
 
 async def test_forwarded_paths() -> None:
-    """Paths with a given beginning go to the other app, even before the API is there; the others don't."""
+    """Paths with a given beginning go to the other app, even before the API is there; the others wait for it a moment."""
     front = Front(PlainTextResponse("elsewhere"), ["/v1/stage-maps"])
     async with httpx.AsyncClient(transport=httpx.ASGITransport(front), base_url="http://front") as http:
         assert (await http.get("/v1/stage-maps/final")).text == "elsewhere"
-        assert (await http.get("/v1/events")).status_code == 503
-        front.api = PlainTextResponse("here")
+        early = asyncio.create_task(http.get("/v1/events"))
+        assert (await http.get("/readyz")).status_code == 503
+        front.open(PlainTextResponse("here"))
+        assert (await early).text == "here"
         assert (await http.get("/v1/events")).text == "here"
         assert (await http.get("/v1/stage-maps/final")).text == "elsewhere"
 
