@@ -89,7 +89,7 @@ class Api:
                        bodies.EventList, None, 200, (422, 503), (_AFTER_EVENT,)), self.list_),
             (Operation("GET", event, "show", "One event", READ, view, None, 200, (404, 503)), self.show),
             (Operation("DELETE", event, "delete", "Delete an event: its stage becomes `gone`", RULE,
-                       taken, None, 200, (404, 409, 422, 503), (_IDEMPOTENCY,)), self.delete),
+                       taken, None, 200, (404, 422, 503), (_IDEMPOTENCY,)), self.delete),
             (Operation("PUT", event + "/plan", "replan", "Give an event a new plan", RULE,
                        view, bodies.PlanBody, 200, (400, *gone)), self.replan),
             (Operation("POST", event + "/transitions", "transition", "Go to a stage", TRIGGER,

@@ -75,6 +75,18 @@ def test_memory_is_bounded() -> None:
     assert RECEIPTS_MAX > 5000 * 20 * 2
 
 
+def test_large_sums_are_given_again() -> None:
+    """Of 100 receipts a sum is kept for 5 ms, for one (gen, seq) alone."""
+    ledger = Ledger()
+    for worker in range(100):
+        ledger.take(receipt(worker=worker), NOW)
+    assert far(ledger) == (1000, 1000, 1000)
+    ledger.take(receipt(worker=100), NOW)
+    assert far(ledger, now=NOW + 4)[0] == 1000
+    assert far(ledger, 2, now=NOW + 4)[0] == 0
+    assert far(ledger, now=NOW + 9)[0] == 1010
+
+
 def test_old_receipts_are_forgotten() -> None:
     """What no longer counts leaves the memory."""
     ledger = Ledger()

@@ -15,7 +15,7 @@ from tests.broadcaster.world import World
 PLAN = [{"stage": "upcoming"}, *({"stage": f"s{n}", "after": "PT1.2S"} for n in range(3))]
 
 
-def test_two_processes_play_a_plan_once_and_in_time(tmp_path: Path) -> None:
+def test_two_processes_play_a_plan_once(tmp_path: Path) -> None:
     """Two processes on one store and log: every stage once, in order; SIGTERM ends each within 2 s, with status 0."""
     key = operator_key(tmp_path)
     with broadcaster(tmp_path) as one, broadcaster(tmp_path) as two:
