@@ -45,7 +45,7 @@ class Appender:
         self.broken = False
         """Whether librdkafka has said that it will never append again."""
         self.complaint = ""
-        """What librdkafka complained of last."""
+        """What librdkafka complained of last, for error messages."""
         self._loop = loop or asyncio.get_running_loop()
         self._ready = asyncio.Event()
         self._identified = False
@@ -101,7 +101,8 @@ class Appender:
             self._call(self._ready.set)
 
     def _complained(self, error: KafkaError) -> None:
-        self.complaint = error.str()
+        if error.code() != KafkaError._ALL_BROKERS_DOWN or not self.complaint:  # it follows every other, and says less
+            self.complaint = error.str()
         if error.fatal() or error.code() == KafkaError._FATAL:
             self.broken = True
 
