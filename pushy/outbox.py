@@ -61,9 +61,11 @@ class Outbox:
     async def flush(self, log: MessageLog) -> bool:
         """Appends one batch; False when some of it failed (and is back in the box)."""
         batch = self.take()
-        done = await asyncio.gather(*(_append(log, receipt) for receipt in batch))
-        lost = [receipt for receipt, ok in zip(batch, done, strict=True) if not ok]
+        errors = await asyncio.gather(*(_append(log, receipt) for receipt in batch))
+        lost = [receipt for receipt, error in zip(batch, errors, strict=True) if error]
         self.put_back(lost)
+        if lost:
+            _log.warning("receipts not appended", receipts=len(lost), error=next(filter(None, errors)))
         self.appended += len(batch) - len(lost)
         self.failed += len(lost)
         return not lost
@@ -78,13 +80,13 @@ class Outbox:
                     await asyncio.sleep(PAUSE)
 
 
-async def _append(log: MessageLog, receipt: Receipt) -> bool:
+async def _append(log: MessageLog, receipt: Receipt) -> str | None:
+    """Why it could not be appended, or None."""
     try:
         await log.append(Topic.RECEIPTS, receipt.e, encode_receipt(receipt))
     except LogError as error:
-        _log.warning("receipt not appended", event_id=receipt.e, error=str(error))
-        return False
-    return True
+        return str(error) or type(error).__name__
+    return None
 
 
 class Counted:

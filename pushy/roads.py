@@ -16,7 +16,7 @@ from stagecast.broadcast import Broadcast
 from stagecast.clock import Clock
 from stagecast.event import Head
 from stagecast.log import LogError, MessageLog, Record, Topic
-from stagecast.records import EVERYWHERE, HEADS, REVOKED, Beat, RecordError, Revocation, decode_record
+from stagecast.records import EVERYWHERE, HEADS, REVOKED, Beat, EventsRecord, RecordError, Revocation, decode_record
 from stagecast.wire.frames import Hint
 
 TICK = 0.25
@@ -151,25 +151,34 @@ class Roads:
         self.silence.log_spoke(now)
         self.counts.records += len(batch)
         self.counts.lag_ms = max(0, self._clock.now() - batch[-1].ts)
+        dropped = self.counts.dropped
         for record in batch:
             try:
                 said = decode_record(record.value)
             except RecordError as error:
+                if (
+                    self.counts.dropped == dropped
+                ):  # one line a batch: who writes junk must not fill the disk with lines
+                    _log.warning(
+                        "not a record", partition=record.partition, offset=record.offset, error=str(error)[:200]
+                    )
                 self.counts.dropped += 1
-                _log.warning("record dropped", offset=record.offset, partition=record.partition, error=str(error)[:200])
-                continue
-            match said:
-                case Broadcast():
-                    self.perform(self.heads.said(said))
-                case Hint():
-                    if links := self.heads.hinted(said, now):
-                        self._listener.hinted(said, links)
-                case Revocation():
-                    self._revoke([said])
-                case Beat():
-                    pass
-                case _:
-                    assert_never(said)
+            else:
+                self._pass_on(said, now)
+
+    def _pass_on(self, said: EventsRecord, now: float) -> None:
+        match said:
+            case Broadcast():
+                self.perform(self.heads.said(said))
+            case Hint():
+                if links := self.heads.hinted(said, now):
+                    self._listener.hinted(said, links)
+            case Revocation():
+                self._revoke([said])
+            case Beat():
+                pass
+            case _:
+                assert_never(said)
 
     async def _read(self, read: Read) -> None:
         async with self._limit:

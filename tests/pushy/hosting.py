@@ -182,6 +182,7 @@ class FaultyLog:
     def __init__(self, log: MessageLog) -> None:
         self._log = log
         self.down = False
+        self.appended: list[Topic] = []
         self.ends = 0
         """Calls of `end` so far."""
         self.end_allowed = asyncio.Event()
@@ -196,6 +197,7 @@ class FaultyLog:
     async def append(self, topic: Topic, key: str, value: bytes) -> None:
         if self.down:
             raise LogUnavailable("down")
+        self.appended.append(topic)
         await self._log.append(topic, key, value)
 
     async def end(self, topic: Topic) -> Positions:

@@ -322,11 +322,16 @@ async def test_standing_revocations_come_at_the_join(tmp_path: Path, real: Roads
         assert [one for one in worker.seen if isinstance(one, Revoked)].count(Revoked([later])) == 1
 
 
-async def test_receipts_reach_the_log(host: Host) -> None:
-    """What a worker counted is appended under its event."""
-    worker = await host.join()
-    worker.send(Counted([receipt(1), receipt(2)]))
-    assert {one.seq for one in await receipts(host.log, 2)} == {1, 2}
+async def test_receipts_reach_the_log(tmp_path: Path, real: Roads) -> None:
+    """What a worker counted is appended under its event; and rule 11: nothing but receipts ever is."""
+    log, store = FaultyLog(real[0]), real[1]
+    await put_head(store, head())
+    async with running(tmp_path, log, store) as host:
+        worker = await host.join()
+        worker.send(Follow(["final"]), Sessions([Began("m1", "d1", "s1", GEN)]), Counted([receipt(1), receipt(2)]))
+        await worker.until(Update)
+        assert {one.seq for one in await receipts(log, 2)} == {1, 2}
+    assert set(log.appended) == {Topic.RECEIPTS}
 
 
 async def test_a_dead_worker_leaves_the_sums(host: Host) -> None:

@@ -72,6 +72,14 @@ def test_a_late_append_does_not_take_back() -> None:
     assert heads.said(broadcast(seq=2)) == []
 
 
+def test_a_change_at_the_same_seq_is_nothing_new() -> None:
+    """Rule 5: a head that was changed without a transition (its plan, a hold) has the same seq, and devices hear nothing."""
+    heads = resolved()
+    heads.found(ask(heads), broadcast(seq=1))
+    assert heads.said(broadcast(seq=1, stage="other")) == []
+    assert heads.follow(2, ["final"], 0.0) == told(2, seq=1)
+
+
 def test_the_first_subscriber_reads_even_what_the_log_has_said() -> None:
     """The log alone may be behind: a late append, a lost one. The store is asked all the same."""
     heads = resolved()
