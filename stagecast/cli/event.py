@@ -19,10 +19,10 @@ def event() -> None:
 
     \b
     stagecast event create final --stages upcoming,live,ended
-    stagecast event go final live            switch every device to `live`
-    stagecast event watch final              did they get it?
-    stagecast event revert final             back to the stage before; the plan is then on hold
-    stagecast event resume final             let the plan go on
+    stagecast event go final live     switch every device to `live`
+    stagecast event watch final       did they get it?
+    stagecast event revert final      back to the stage before; holds the plan
+    stagecast event resume final      let the plan go on
 
     A plan is a JSON or TOML file with the stages in order. A stage has `at` (a time with its zone), or `after` (a
     duration since the stage before it, or since the one named by `of`), or neither: then it waits for a person.
@@ -60,7 +60,10 @@ _file = click.argument("file", type=click.Path(path_type=Path, exists=True, dir_
 @click.option("--stages", help="a plan without times: stage names separated by commas")
 @api_options
 def create(api: Api, id: str, file: Path | None, title: str | None, stages: str | None) -> None:
-    """Create event ID from a JSON or TOML FILE (title, plan), or with --stages upcoming,live,ended."""
+    """Create event ID, at its plan's first stage.
+
+    The plan (and a title) come from a JSON or TOML FILE, or are just names: --stages upcoming,live,ended.
+    """
     body: Any = _read(file) if file else {}
     if not isinstance(body, dict):
         body = {"plan": body}
@@ -195,7 +198,10 @@ def go(api: Api, id: str, stage: str, if_seq: int | None, urgent: bool, reason: 
 def revert(
     api: Api, id: str, stage: str | None, if_seq: int | None, urgent: bool, reason: str, key: str | None
 ) -> None:
-    """Switch event ID back to STAGE (default: the one before this in the plan); its plan is then on hold."""
+    """Switch event ID back to an earlier STAGE.
+
+    Without STAGE: the one before this in the plan. The plan is then on hold until `stagecast event resume`.
+    """
     one = api.call("GET", f"/v1/events/{id}")
     names = [planned["stage"] for planned in one["plan"]]
     if stage is None:
@@ -252,7 +258,11 @@ def delete(api: Api, id: str) -> None:
 @click.option("--yes", is_flag=True, help="do it")
 @api_options
 def regen(api: Api, id: str, yes: bool) -> None:
-    """Give event ID a greater gen, after kv was restored from a backup: every device takes its stage anew."""
+    """Give event ID a greater gen.
+
+    For after the store was restored from a backup: devices may have seen what the store has forgotten, and ignore what
+    comes. With a greater gen every device takes the current stage anew.
+    """
     if not yes:
         raise click.UsageError("this makes every device take the current stage anew; say --yes")
     got = api.call("POST", f"/v1/events/{id}/regen", {})
@@ -281,12 +291,16 @@ def history(api: Api, id: str) -> None:
 @click.option("--timeout", type=float, default=600, show_default=True, help="seconds; then exit 1")
 @api_options
 def watch(api: Api, id: str, stay: bool, timeout: float) -> None:
-    """Did they get it? Receipts of event ID's newest transition, live, until converged (99.9 % of devices at it).
+    """Did they get it? Watch event ID's newest transition.
+
+    Ends once it has converged: 99.9 % of the devices are at it.
 
     \b
-    at it     devices that say they are at this transition or past it: the census, exact within a ping interval
-    written   connections whose socket took the message, of those there when it was sent
-    acks      devices that said they switched, of the sample that was asked
+    at it     devices at this transition or past it, by the census, which
+              is exact within a ping interval
+    written   connections whose socket took the message, of those that
+              were there when it was sent
+    acks      devices that switched, of the sample that was asked
     missing   of these, devices that had nothing to show for the stage
     """
     deadline = time.monotonic() + timeout

@@ -104,9 +104,11 @@ def test_errors_say_what_to_do(run: Run, tmp_path: Path) -> None:
 
 
 def test_help_teaches() -> None:
-    """The group's help shows the words in use, and each command explains itself."""
+    """The group's help shows the words in use, each command explains itself, and all of it fits 80 columns."""
     runner = CliRunner()
-    assert "stagecast event go final live" in runner.invoke(main, ["event", "--help"]).output
+    shown = runner.invoke(main, ["event", "--help"]).output
+    assert "stagecast event go final live" in shown
+    assert "..." not in shown.partition("Commands:")[2]
     for command in (
         "create",
         "list",
@@ -122,7 +124,8 @@ def test_help_teaches() -> None:
         "history",
         "watch",
     ):
-        assert runner.invoke(main, ["event", command, "--help"]).exit_code == 0
+        shown += runner.invoke(main, ["event", command, "--help"]).output
+    assert max(len(line) for line in shown.splitlines()) <= 80
 
 
 def said(n: int, **more: Any) -> dict[str, Any]:
