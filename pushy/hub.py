@@ -22,6 +22,7 @@ TALLIES_MAX = 3
 EVENTS_FOLLOWED_MAX = 10_000
 """Events one worker follows: a token of `*` must not make it remember every name that a device can think of."""
 ACK_ALL = 1 << 32
+GOLDEN = 0.6180339887498949
 
 Order = tuple[int, int]
 """(gen, seq)."""
@@ -89,16 +90,17 @@ class Tally:
 class Lane:
     """The way of one frame around an event's places: `left` places from `cursor` on have not been passed."""
 
-    __slots__ = ("cursor", "left")
+    __slots__ = ("cursor", "left", "rounds")
 
     def __init__(self) -> None:
-        self.cursor = self.left = 0
+        self.cursor = self.left = self.rounds = 0
 
     def start(self, places: int) -> None:
-        """Once around. One under way goes on where it is; a new one starts somewhere else than the last, so that nobody is always
-        last (the golden section of the circle: each start is far from those before)."""
-        if not self.left and places:
-            self.cursor = (self.cursor + int(places * 0.381966) + 1) % places
+        """Once around. One under way goes on where it is; a new one starts somewhere else than those before, so that nobody is
+        always last (multiples of the golden section spread evenly over the circle)."""
+        if not self.left:
+            self.rounds += 1
+            self.cursor = int(self.rounds * GOLDEN % 1 * places)
         self.left = places
 
     def take(self, places: list[Place], limit: int) -> list[Place]:
