@@ -12,12 +12,14 @@ The promises:
 
     S1  a device never goes back in (gen, seq)            S4  one request is accepted at most once in a gen
     S2  a device shows only what was accepted             S5  the head never goes back
-    S3  one (gen, seq) is accepted at most once           S6  what a worker welcomes with never goes back
+    S3  one (gen, seq) is accepted at most once           S6  what a feed tells and what a worker welcomes
+                                                              with never goes back
     L1  quiescent: every device is connected and shows the head
 
 and of the hub alone, with slow readers:
 
     F1  at most one frame waits for a connection          F2  audience = written + pending + superseded + closed
+    F3  no connection gets a state twice
 
 A state is quiescent when a healthy system has nothing left to do by itself; faults and people spend a budget, so every run ends.
 Time is logical: cadence, silence and retries are steps that happen when nothing else is under way, not clocks.

@@ -25,7 +25,7 @@ class Socket:
         self.places: tuple[Place, ...] = ()
         self.got = 0
         """The greatest seq that reached the device."""
-        self.went_back = False
+        self.went_back = self.twice = False
         self.hinted = False
         self.unsent = False
 
@@ -42,6 +42,7 @@ class Socket:
             self.hinted = True
         else:
             self.went_back |= int(frame) < self.got
+            self.twice |= int(frame) == self.got
             self.got = int(frame)
 
 
@@ -143,6 +144,8 @@ def _seen(one: Fanout) -> Seen:
         socket = one.sockets[name]
         if socket.went_back:
             broken = f"S1 socket {name} was given an older state"
+        if socket.twice:
+            broken = f"F3 socket {name} was given a state twice"
         if len(socket.waiting) > 1:
             broken = f"F1 {len(socket.waiting)} frames wait for socket {name}"
         current = socket.got == one.seq and socket.hinted

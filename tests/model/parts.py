@@ -155,7 +155,7 @@ class Worker:
     def __init__(self) -> None:
         self.hub = Hub(write_all)
         self.outlets: dict[str, Outlet] = {}
-        self.follow = False
+        self.follow = self.unfollow = False
 
     def hello(self, device: str) -> None:
         """A device connects, or asks again for a refused event."""
@@ -180,6 +180,10 @@ class Worker:
             fresh.want(outlet, [EVENT], 0.0)
         self.hub = fresh
         self.update(update)
+
+    def linger(self) -> None:
+        """Long after: events that nobody follows are forgotten, and the feed is told."""
+        self.unfollow = bool(self.hub.abandoned(1.0))
 
     def refused(self) -> None:
         for waiter in self.hub.refused(EVENT):
@@ -214,6 +218,7 @@ class Said(NamedTuple):
     """Of the head it welcomes with."""
     follow: bool
     """It asks the feed for the event."""
+    unfollow: bool
     frames: tuple[tuple[int, bytes], ...]
     """To which device went what."""
 
@@ -229,14 +234,15 @@ def worker(frozen: bytes, call: str, *args: Hashable) -> Said:
     one: Worker = pickle.loads(frozen)
     getattr(one, call)(*args)
     frames = tuple((int(device), frame) for device, outlet in one.outlets.items() for frame in outlet.sent)
-    follow, one.follow = one.follow, False
+    follow, unfollow = one.follow, one.unfollow
+    one.follow = one.unfollow = False
     for outlet in one.outlets.values():
         outlet.sent = []
     hub = one.hub
     hub.deliveries = hub.superseded = hub.stale = hub.hinted = hub.refused_busy = 0
     head = hub.head(EVENT)
     order = msgspec.json.decode(head, type=State).order if head else (0, 0)
-    return Said(_frozen(one), order, follow, frames)
+    return Said(_frozen(one), order, follow, unfollow, frames)
 
 
 @cache

@@ -12,12 +12,13 @@ from tests.model.search import Move
 
 FAULTS = (
     "requests", "again", "delete", "create", "crash_p", "cas_lost", "cas_late", "append_lost", "append_late", "dup", "old",
-    "loss", "crash_feed", "crash_worker", "gap", "stale", "kv_down", "cut",
+    "loss", "crash_feed", "crash_worker", "gap", "stale", "kv_down", "cut", "linger",
 )  # fmt: skip
 """What people and faults do, each with a budget: requests (and the same one again, to another producer), deleting and creating
 the event; a producer crashing, a compare-and-set whose answer is lost or that lands late, an append that is lost, lands late or
 appears twice, an old broadcast appended by a producer behind the times, an acknowledged record that the log loses; a host's feed
-or worker crashing, its reader passed by retention, its read of the store being stale or failing; a connection cut."""
+or worker crashing, its reader passed by retention, its read of the store being stale or failing; a connection cut, and a worker
+that forgets the event, since nobody has followed it for long."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class Host(NamedTuple):
     worker: bytes
     order: Order
     """Of the head that the worker welcomes with."""
+    told: Order = (0, 0)
+    """What the feed told last."""
     again: bool = False
     """The worker was refused an event which it still serves."""
 

@@ -246,6 +246,8 @@ class Model:
         if h.position != UNRESOLVED and (t := self._spent(w, "crash_feed")):
             fresh = Host(parts.new_feed(), UNRESOLVED, (), False, (), h.worker, h.order)
             yield Move(False, f"the feed of {name} crashes", self._pruned(with_host(t, i, fresh)))
+        if h.order != (0, 0) and all(d.host != i for d in w.devices) and (t := self._spent(w, "linger")):
+            yield Move(False, f"the worker of {name} forgets the event", self._worker(t, i, "linger"))
         if (h.order != (0, 0) or any(d.host == i for d in w.devices)) and (t := self._spent(w, "crash_worker")):
             left, _ = parts.feed(h.feed, "left", 0)
             t = with_host(
@@ -270,7 +272,7 @@ class Model:
         for action in actions:
             match action:
                 case Tell(_, head) if h.joined:
-                    h = h._replace(link=(*h.link, parts.update_of(head)))
+                    h = h._replace(link=(*h.link, parts.update_of(head)), told=head.order)
                 case Refuse() if h.joined:
                     h = h._replace(link=(*h.link, None))
                 case Read():
@@ -290,6 +292,8 @@ class Model:
             w = with_device(w, n, d._replace(session=got[0], shown=got[1], refused=False))
         if said.follow and w.hosts[i].joined:
             w = self._fed(w, i, "follow", 0, (parts.EVENT,), 0.0)
+        if said.unfollow and w.hosts[i].joined:
+            w = self._fed(w, i, "unfollow", 0, (parts.EVENT,))
         return w
 
     def _refused(self, w: World, i: int) -> World:
@@ -357,6 +361,8 @@ class Model:
         for was, now in zip(w.hosts, to.hosts, strict=True):
             if (0, 0) != now.order < was.order:
                 return f"S6 a worker goes from {was.order} to {now.order}"
+            if (0, 0) != now.told < was.told:
+                return f"S6 a feed tells {now.told} after {was.told}"
         return None
 
     def unfinished(self, w: World) -> str | None:
