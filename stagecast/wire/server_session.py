@@ -178,7 +178,7 @@ class _Pending:
 
     def __init__(self) -> None:
         self.wanted: dict[str, Position] = {}
-        self.found: list[Position] = []
+        self.found: dict[str, Position] = {}
         self.refused: list[tuple[str, ErrCode]] = []
 
 
@@ -293,7 +293,7 @@ class ServerSession:
         if refused is not None:
             pending.refused.append((event, refused))
         else:
-            pending.found.append(position)
+            pending.found[event] = position
         return self._answer(now, wall)
 
     # frames
@@ -361,7 +361,7 @@ class ServerSession:
         """Sorts what a hello or a sub asks for: refused, known, wanted."""
         assert self.claims is not None
         pending, want = self._begin(), []
-        held = {*self._held(), *(position.e for position in pending.found)}
+        held = {*self._held(), *pending.found}
         for position in {position.e: position for position in at}.values():
             event = position.e
             if event not in held and len(held) >= EVENTS_MAX:
@@ -370,11 +370,13 @@ class ServerSession:
                 pending.refused.append((event, "unknown_event"))
             else:
                 held.add(event)
-                if self._rules.head(event) is None:
-                    want.append(event)
-                    pending.wanted[event] = position
+                if self._rules.head(event) is not None:
+                    pending.found[event] = position
+                    pending.wanted.pop(event, None)
                 else:
-                    pending.found.append(position)
+                    if event not in pending.wanted:
+                        want.append(event)
+                    pending.wanted[event] = position
         steps: list[Step] = [Want(want)] if want else []
         return steps + self._answer(now, wall)
 
@@ -383,7 +385,7 @@ class ServerSession:
         pending = self._pending
         if pending is None or (self.phase is Phase.GREETED and pending.wanted):
             return []
-        heads = [(position, self._rules.head(position.e)) for position in pending.found]
+        heads = [(position, self._rules.head(position.e)) for position in pending.found.values()]
         pending.refused.extend((position.e, "unavailable") for position, head in heads if head is None)
         states = [head for _, head in heads if head is not None]
         if self.phase is Phase.GREETED:
@@ -396,7 +398,7 @@ class ServerSession:
         if followed:
             self.events = _shared(tuple(dict.fromkeys((*self.events, *(position.e for position in followed)))))
             steps.append(Follow(followed))
-        pending.found, pending.refused = [], []
+        pending.found, pending.refused = {}, []
         if not pending.wanted:
             self._pending = None
         return steps
@@ -416,7 +418,7 @@ class ServerSession:
         self.events = _shared(tuple(event for event in self.events if event not in gone))
         if pending := self._pending:
             pending.wanted = {event: at for event, at in pending.wanted.items() if event not in gone}
-            pending.found = [position for position in pending.found if position.e not in gone]
+            pending.found = {event: at for event, at in pending.found.items() if event not in gone}
             if not pending.wanted and self.phase is Phase.READY and not pending.refused:
                 self._pending = None
         return dropped
