@@ -44,7 +44,7 @@ HOLDS = [
     _world("two devices move between two hosts", Rules(hosts=2, devices=2, cadence=False), requests=1, cut=1),
     _world("two hosts, a feed crashes", Rules(hosts=2, cadence=False), requests=1, crash_feed=1, cut=1),
     _world("retention passes a reader, a feed crashes", BARE, requests=2, gap=1, crash_feed=1),
-    _world("retention passes a reader, its devices come and go", BARE, requests=1, gap=1, cut=1, linger=1),
+    _world("retention passes a reader, its devices come and go", BARE, requests=2, gap=2, cut=1, linger=1),
     _world("an old append, a worker crashes", Rules(devices=2, cadence=False), requests=1, old=1, crash_worker=1),
     _world("the store does not answer", BARE, requests=1, kv_down=2, crash_feed=1, cut=1),
     # With the cadence, lost appends, dead producers and a log that loses records heal too.
