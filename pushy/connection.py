@@ -262,7 +262,7 @@ class Connection(asyncio.Protocol):
         self.phase = OPEN
         self.session = ServerSession(floor.rules, floor.accepts, floor.clock.monotonic())
         self.write(handshake.accept(request))
-        floor.wheel.put(self, self.session.deadline(floor.clock.monotonic(), floor.clock.now()))
+        floor.wheel.put(self, self.session.deadline())
         if rest:
             self.data_received(rest)
 
@@ -345,7 +345,7 @@ class Connection(asyncio.Protocol):
                 case Greeted():
                     self._floor.greeted(self)
                 case Rearm():
-                    self._floor.wheel.put(self, self.session.deadline(now, wall))
+                    self._floor.wheel.put(self, self.session.deadline())
                 case Want(events):
                     self._floor.wanted(self, events)
                 case Leave(events):
@@ -368,7 +368,7 @@ class Connection(asyncio.Protocol):
                 self._floor.refusals["slow"] += 1
             self.transport.abort()
         if self.phase == OPEN:
-            deadline = self.session.deadline(now, wall)
+            deadline = self.session.deadline()
             self._floor.wheel.put(self, min(deadline, self._stall[1]) if self._stall else deadline)
 
     def _look_at_stall(self, before: int, now: float, wall: int) -> None:

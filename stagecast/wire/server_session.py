@@ -4,7 +4,7 @@
     for step in session.receive(message, now, wall):   # Send | Greeted | Rearm | Want | Follow | Leave | At | Acked | End
         ...
     session.settle(event, code, now, wall)             # for every event of a Want, when its head is known or refused
-    session.expire(now, wall)                          # at session.deadline(now, wall) or any time later
+    session.expire(now, wall)                          # at session.deadline() or any time later
 
 `now` is monotonic, in seconds; `wall` is in ms since 1970. A session holds no more than the protocol needs: some 400 bytes.
 """
@@ -188,6 +188,7 @@ class ServerSession:
     __slots__ = (
         "_bucket",
         "_ends",
+        "_expires",
         "_heard",
         "_number",
         "_pending",
@@ -204,7 +205,7 @@ class ServerSession:
         self._heard = now
         self._bucket = now
         """When the messages so far are paid for: a leaky bucket as one number (GCRA, ITU-T I.371)."""
-        self._ends = now + rules.hello_deadline
+        self._ends = self._expires = now + rules.hello_deadline
         self._pending: _Pending | None = None
         self.phase = Phase.OPEN
         self.claims: Claims | None = None
@@ -249,15 +250,11 @@ class ServerSession:
             return self._end(CloseCode.RATE, f"more than {MESSAGES_MAX} messages in {MESSAGES_WINDOW:g} s")
         return []
 
-    def deadline(self, now: float, wall: int) -> float:
+    def deadline(self) -> float:
         """When to call `expire` (monotonic), if not before."""
         if self.phase is Phase.OPEN:
             return self._ends
-        return min(self._heard + self._rules.silence, self._ends, now + self._grace_left(wall))
-
-    def _grace_left(self, wall: int) -> float:
-        """Seconds until the token is of no use, even to wait for its successor."""
-        return self.claims.exp + GRACE - wall / 1000 if self.claims else 0.0
+        return min(self._heard + self._rules.silence, self._ends, self._expires)
 
     def expire(self, now: float, wall: int) -> list[Step]:
         """What time alone brings about."""
@@ -265,7 +262,7 @@ class ServerSession:
             return []
         if self.phase is Phase.OPEN:
             return self._end(CloseCode.SILENT, "no hello") if now >= self._ends else []
-        if self._grace_left(wall) <= 0:
+        if now >= self._expires:
             return self._end(CloseCode.UNAUTHORIZED, "the token has expired")
         if now >= self._heard + self._rules.silence:
             return self._end(CloseCode.SILENT, "nothing heard")
@@ -305,7 +302,7 @@ class ServerSession:
             return self._end(CloseCode.UNAUTHORIZED, str(error))
         if claims.dev != frame.device:
             return self._end(CloseCode.FORBIDDEN, "the token is another device's")
-        self.claims = claims
+        self._take(claims, now, wall)
         self._ends = now + self._rules.lifetime * (1 - self._rules.rng.uniform(0, LIFETIME_JITTER))
         self.start = wall
         self.phase = Phase.GREETED
@@ -337,7 +334,7 @@ class ServerSession:
             return self._end(CloseCode.FORBIDDEN, "the token is another device's")
         if claims.sub != self.claims.sub:
             return self._end(CloseCode.UNAUTHORIZED, "the token is another member's")
-        self.claims = claims
+        self._take(claims, now, wall)
         lost = [event for event in self._held() if not claims.allows(event)]
         if not lost:
             return [Rearm()]
@@ -345,6 +342,10 @@ class ServerSession:
         return [Rearm(), Leave(self._drop(lost)), *self._answer(now, wall)]
 
     # inside
+
+    def _take(self, claims: Claims, now: float, wall: int) -> None:
+        self.claims = claims
+        self._expires = now + claims.exp - wall / 1000 + GRACE
 
     def _held(self) -> list[str]:
         return [*self.events, *(self._pending.wanted if self._pending else ())]

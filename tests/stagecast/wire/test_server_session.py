@@ -198,7 +198,7 @@ def test_the_hello_has_a_deadline() -> None:
     """No hello within 5 s: 4008; signs of life do not move it."""
     session = Node().session()
     session.touch(4.9)
-    assert session.deadline(0.0, WALL) == 5.0
+    assert session.deadline() == 5.0
     assert session.expire(4.99, WALL) == []
     assert ended(session.expire(5.0, WALL)) == CloseCode.SILENT
 
@@ -206,11 +206,11 @@ def test_the_hello_has_a_deadline() -> None:
 def test_silence() -> None:
     """110 s without anything at a ping of 45 s: 4008; every message and every touch starts it over."""
     session = welcomed()
-    assert session.deadline(1.0, WALL) == pytest.approx(111)
+    assert session.deadline() == pytest.approx(111)
     session.touch(50.0)
     assert session.expire(159.9, WALL) == []
     assert ended(session.expire(160.0, WALL)) == CloseCode.SILENT
-    assert welcomed(Node(ping=9.0)).deadline(1.0, WALL) == pytest.approx(23)
+    assert welcomed(Node(ping=9.0)).deadline() == pytest.approx(23)
 
 
 def test_lifetime() -> None:
@@ -218,7 +218,7 @@ def test_lifetime() -> None:
     ends = set()
     node = Node(ping=10_000.0)
     for _ in range(50):
-        ends.add(welcomed(node).deadline(1.0, WALL) - 1.0)
+        ends.add(welcomed(node).deadline() - 1.0)
     assert min(ends) >= 1620
     assert max(ends) <= 1800
     assert len(ends) == 50
@@ -234,7 +234,7 @@ def test_expiry_and_grace() -> None:
     node = Node(ping=10_000.0)
     session = welcomed(node, "short")
     at = 100 + GRACE
-    assert session.deadline(1.0, WALL + 1000) == pytest.approx(at)
+    assert session.deadline() == pytest.approx(at)
     assert session.expire(at - 0.1, WALL + round((at - 0.1) * 1000)) == []
     assert ended(session.expire(at, WALL + round(at * 1000))) == CloseCode.UNAUTHORIZED
     session = welcomed(node, "short")
