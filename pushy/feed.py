@@ -18,6 +18,7 @@ from pushy.admin import Draining, Standing, admin_app
 from pushy.delivery import Deliveries, Entry, Outcome
 from pushy.feed_values import outgoing_values, roads_values
 from pushy.heads import Refuse, Tell
+from pushy.late import LateLog, LateStore
 from pushy.link import (
     AHEAD,
     CONNECTIONS,
@@ -351,7 +352,7 @@ def run_feed(
     """The feed process: blocks until SIGTERM or SIGINT, or until it is drained.
 
     `admin` is HOST:PORT or a listening socket; `link` the Unix socket for `workers` workers. `drain_flag` is an eventfd: once it
-    is not zero the host is drained, and this returns when its last connection is gone. Raises LogUnavailable, StoreUnavailable,
+    is not zero the host is drained, and this returns when its last connection is gone. Log and store may come later. Raises
     OSError, ValueError when it can't start.
     """
     uvloop.run(_serve(settings, admin, link, workers, drain_flag))
@@ -366,16 +367,17 @@ async def _serve(
         loop.add_signal_handler(number, stop.set)
     clock = SystemClock()
     async with AsyncExitStack() as stack:
-        log = await open_log(settings.log_url, settings.log_password)
+        log = LateLog(lambda: open_log(settings.log_url, settings.log_password))
+        store = LateStore(lambda: open_store(settings.store_url, settings.store_password))
         stack.push_async_callback(log.close)
-        store = await open_store(settings.store_url, settings.store_password)
         stack.push_async_callback(store.close)
+        await asyncio.gather(log.open(), store.open())
         listening = listen(admin) if isinstance(admin, str) else admin
         feed = Feed(settings, log, store, workers, admin_url(settings, listening), clock)
         gate = Gate(lambda digest: store.get(API_KEYS, digest), clock.monotonic)
         stack.push_async_callback(feed.flush)
         async with asyncio.TaskGroup() as group:
-            running = [group.create_task(feed.run())]
+            running = [group.create_task(one) for one in (feed.run(), log.keep_opening(), store.keep_opening())]
             if drain_flag is not None:
                 running.append(group.create_task(_drain_when_told(feed, drain_flag, stop)))
             async with listening_for_workers(link, feed), serving(admin_app(feed, gate, feed.collector), listening):
