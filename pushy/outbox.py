@@ -61,7 +61,11 @@ class Outbox:
     async def flush(self, log: MessageLog) -> bool:
         """Appends one batch; False when some of it failed (and is back in the box)."""
         batch = self.take()
-        errors = await asyncio.gather(*(_append(log, receipt) for receipt in batch))
+        try:
+            errors = await asyncio.gather(*(_append(log, receipt) for receipt in batch))
+        except asyncio.CancelledError:
+            self.put_back(batch)  # for the flush at the end; repeats are free
+            raise
         lost = [receipt for receipt, error in zip(batch, errors, strict=True) if error]
         self.put_back(lost)
         if lost:

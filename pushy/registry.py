@@ -95,6 +95,9 @@ class Registry:
             gone = [(holder, change.sid) for holder, change in batch if isinstance(change, Gone)]
             for start in range(0, len(gone), DELETES):
                 await asyncio.gather(*(_delete(store, *one) for one in gone[start : start + DELETES]))
+        except asyncio.CancelledError:
+            self.put_back(batch)  # for the flush at the end
+            raise
         except StoreError as error:
             _log.warning("registry not written", changes=len(batch), error=str(error))
             self.failed += len(batch)
@@ -124,10 +127,17 @@ class Registry:
         ]
 
 
+def _sid(kept: bytes) -> str | None:
+    try:
+        return msgspec.json.decode(kept, type=Session).sid
+    except msgspec.DecodeError:  # not ours
+        return None
+
+
 async def _delete(store: Store, holder: Holder, sid: str) -> None:
     member, device = holder
     kept = await store.get(registry_record(member), device)
-    if kept is None or msgspec.json.decode(kept, type=Session).sid != sid:
+    if kept is None or _sid(kept) != sid:
         return
     await store.delete(registry_record(member), [device])
     if await store.get(device_record(device), DEVICE_KEY) == member.encode():

@@ -10,7 +10,7 @@ from typing import Protocol, assert_never
 import msgspec
 import structlog
 
-from kv import KeyValue, StoreError
+from kv import Item, KeyValue, StoreError
 from pushy.heads import Action, Heads, Read, Refuse, Silence, Tell
 from stagecast.broadcast import Broadcast
 from stagecast.clock import Clock
@@ -71,7 +71,7 @@ class Roads:
         self._clock = clock
         self._limit = asyncio.Semaphore(READS_MAX)
         self._group: asyncio.TaskGroup | None = None
-        self._standing_loaded = False
+        self._standing_loaded = self._loading = self._again = False
         self._ready = False
         self._revocations: dict[str, Revocation] = {}
         self.heads = Heads()
@@ -227,26 +227,36 @@ class Roads:
         self.silence.kv_spoke(self._clock.monotonic())
 
     async def _load_standing(self) -> None:
-        """The revocations of before the log's end, for as long as it takes; later ones come by the log."""
-        pause = PAUSE_FIRST
-        while True:
-            try:
-                await self._read_standing()
-                break
-            except (StoreError, TimeoutError) as error:
-                _log.warning("revocations not read", error=f"{type(error).__name__}: {error}"[:200], again_in=pause)
+        """The revocations of before the log's end, for as long as it takes; later ones come by the log. One at a time: an end
+        that was resolved anew meanwhile makes the one under way read once more."""
+        if self._loading:
+            self._again = True
+            return
+        self._loading, pause = True, PAUSE_FIRST
+        while not await self._read_standing_once():
             await asyncio.sleep(pause)
             pause = min(2 * pause, PAUSE_MAX)
+        self._loading = False
         self._standing_loaded = True
         self.silence.kv_spoke(self._clock.monotonic())
         self._judge()
+
+    async def _read_standing_once(self) -> bool:
+        """Whether all were read, and no end was resolved meanwhile."""
+        self._again = False
+        try:
+            await self._read_standing()
+        except (StoreError, TimeoutError) as error:
+            _log.warning("revocations not read", error=f"{type(error).__name__}: {error}"[:200])
+            return False
+        return not self._again
 
     async def _read_standing(self) -> None:
         after = None
         while True:
             async with asyncio.timeout(READ_TIMEOUT):
                 page = await self._store.page(REVOKED, after)
-            self._revoke([_revocation.decode(item.value) for item in page.items])
+            self._revoke(filter(None, map(_revocation_of, page.items)))
             after = page.after
             if after is None:
                 return
@@ -261,3 +271,11 @@ class Roads:
                 news.append(revocation)
         if news:
             self._listener.revoked(news)
+
+
+def _revocation_of(item: Item) -> Revocation | None:
+    try:
+        return _revocation.decode(item.value)
+    except msgspec.DecodeError as error:  # one bad item must not keep a fleet from starting
+        _log.error("not a revocation", subject=item.key[:200], error=str(error)[:200])
+        return None

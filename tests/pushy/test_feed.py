@@ -310,6 +310,7 @@ async def test_standing_revocations_come_at_the_join(tmp_path: Path, real: Roads
     log, store = real
     standing, later = Revocation("member", "m1", GEN), Revocation("device", "d1", GEN)
     await store.put([Put(REVOKED, standing.subject, msgspec.json.encode(standing), 1000.0)])
+    await store.put([Put(REVOKED, "junk", b"junk", 1000.0)])
     async with running(tmp_path, log, store) as host:
         worker = await host.join()
         await worker.until(Readiness, lambda one: one.ready)

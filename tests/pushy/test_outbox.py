@@ -1,5 +1,6 @@
 """Receipts on their way to the log."""
 
+import asyncio
 from pathlib import Path
 
 import msgspec
@@ -54,6 +55,18 @@ async def test_a_failed_append_does_not_undo_a_newer_value(tmp_path: Path) -> No
         log.down = False
         assert await outbox.flush(log)
         assert sorted(await appended(real), key=lambda one: one.seq) == [receipt(1, 6), receipt(2, 5)]
+
+
+async def test_a_flush_cut_short_loses_nothing(tmp_path: Path) -> None:
+    """Stopping in the middle of an append leaves the receipts for the last flush."""
+    outbox = Outbox()
+    outbox.put([receipt(1), receipt(2)])
+    async with roads(tmp_path) as (log, _):
+        flushing = asyncio.create_task(outbox.flush(log))
+        await asyncio.sleep(0)
+        flushing.cancel()
+        await asyncio.gather(flushing, return_exceptions=True)
+        assert len(outbox) == 2
 
 
 def test_put_back_keeps_the_newer_value() -> None:
