@@ -5,7 +5,7 @@ Lines, by kind (unknown fields are ignored):
     maps     {"member": id, "stages": {stage: payload}, "default"?: payload}        or {"cohort": name, …} for a cohort's map
     titles   {"id": id, "vector"?: [numbers], "genres"?: [names], "popularity"?: number, "stages"?: {stage: boost}}
              or {"stage": name, "genres": {genre: boost}}: what that stage likes
-    members  {"id": id, "vector"?: [numbers], "cohort"?: name}
+    members  {"id": id, "vector"?: [numbers], "cohort"?: name, "seen"?: [title ids not to recommend]}
 
 All vectors of an event have one length. Every line is one item under its id, so importing again changes nothing, and a later line
 of the same id wins.
@@ -29,6 +29,8 @@ LINE_BYTES_MAX = 256 << 10
 BAD_KEPT = 100
 """Bad lines reported one by one; the rest are counted."""
 REASON_MAX = 300
+SEEN_MAX = 2000
+"""Titles that one member may have seen."""
 
 Number = Annotated[float, Meta(ge=-1e9, le=1e9)]
 Imported = Keyed | Title | StageWeights | Member
@@ -85,6 +87,7 @@ class _MemberLine(Struct, frozen=True):
     id: MemberId
     vector: list[Number] = []
     cohort: Cohort = DEFAULT_COHORT
+    seen: Annotated[list[TitleId], Meta(max_length=SEEN_MAX)] = []
 
 
 class _Probe(Struct, frozen=True):
@@ -192,7 +195,7 @@ class Reader:
         return Title(line.id, self._packed(line.vector), line.popularity, tuple(line.genres), line.stages)
 
     def _member(self, line: _MemberLine) -> Member:
-        return Member(line.id, self._packed(line.vector), line.cohort)
+        return Member(line.id, self._packed(line.vector), line.cohort, tuple(line.seen))
 
     def _packed(self, vector: list[float]) -> bytes:
         if not vector:

@@ -80,7 +80,7 @@ class Vectors:
         self._top = top
 
     async def recommend(self, stages: Sequence[str], members: Sequence[Member]) -> Sequence[Recommendation | None]:
-        tops = await self._catalogue.top(stages, [member.vector for member in members], self._top)
+        tops = await self._catalogue.top(stages, [(member.vector, member.seen) for member in members], self._top)
         return [
             Recommendation({stage: tops.stages[stage][i] for stage in stages}, tops.default[i])
             for i in range(len(members))

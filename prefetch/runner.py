@@ -192,6 +192,9 @@ class Runner:
                 await held.write(lambda last: replace(last, over=True))
                 return
             await self._append_hint(held.campaign)
+            if held.campaign.phase == "frozen":  # once: those it did not come to would ask in vain every minute
+                await held.write(lambda last: replace(last, over=True))
+                return
             await held.write(lambda last: rules.renew(last, self._now()))
             await asyncio.sleep(rules.HINT_PERIOD_MS / 1000)
 

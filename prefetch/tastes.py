@@ -56,11 +56,14 @@ class Member(Struct, frozen=True):
     id: MemberId
     vector: bytes = b""
     cohort: Cohort = DEFAULT_COHORT
+    seen: tuple[TitleId, ...] = ()
+    """Titles not to recommend, unless nothing else is left."""
 
 
 class _Kept(Struct, frozen=True, array_like=True):
     vector: bytes
     cohort: str
+    seen: tuple[str, ...] = ()
 
 
 class Stretch(Struct, frozen=True):
@@ -123,7 +126,7 @@ def weights_put(event: str, weights: StageWeights, ttl: float) -> Put:
 
 
 def member_put(event: str, member: Member, ttl: float) -> Put:
-    kept = msgspec.msgpack.encode(_Kept(member.vector, member.cohort))
+    kept = msgspec.msgpack.encode(_Kept(member.vector, member.cohort, member.seen))
     return Put(members_record(event, member_shard(member.id)), member.id, kept, ttl)
 
 
@@ -225,4 +228,4 @@ async def _pages(roster: _Paged, cursor: Cursor) -> AsyncIterator[tuple[int, Seq
 
 def _member(key: str, data: bytes) -> Member:
     kept = msgspec.msgpack.decode(data, type=_Kept)
-    return Member(key, kept.vector, kept.cohort)
+    return Member(key, kept.vector, kept.cohort, kept.seen)

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from prefetch.tastes import StageWeights, Title, unpack
 
+Taste = tuple[bytes, Sequence[str]]
+"""A packed vector (empty: none), and title ids that were seen: they come last."""
 Floats = NDArray[np.float32]
 Ranks = NDArray[np.intp]
 
@@ -43,6 +45,7 @@ class Catalogue:
         size = max(set(sizes), key=sizes.count, default=0)
         self._titles = titles
         self._ids = [title.id for title in titles]
+        self._places = {title: place for place, title in enumerate(self._ids)}
         self._size = size
         zero = bytes(size)
         packed = b"".join(title.vector if len(title.vector) == size else zero for title in titles)
@@ -68,13 +71,13 @@ class Catalogue:
         )
         return added if added.any() else None
 
-    async def top(self, stages: Sequence[str], vectors: Sequence[bytes], k: int) -> Tops:
-        """The best `k` titles of each member (a packed vector; without one, or of another length, by popularity), per stage."""
+    async def top(self, stages: Sequence[str], members: Sequence[Taste], k: int) -> Tops:
+        """The best `k` titles of each member (by popularity without a vector, or with one of another length), per stage."""
         groups = self._groups(stages)
         step = max(1, self._block_bytes // (4 * len(self._ids)))
         found: list[list[list[str]]] = [[] for _ in groups]
-        for start in range(0, len(vectors), step):
-            block = vectors[start : start + step]
+        for start in range(0, len(members), step):
+            block = members[start : start + step]
             if len(block) <= INLINE:
                 best = self._block(block, groups, k)
             else:
@@ -93,9 +96,13 @@ class Catalogue:
         return list(groups.values())
 
     def _block(
-        self, vectors: Sequence[bytes], groups: list[tuple[Floats | None, list[str]]], k: int
+        self, members: Sequence[Taste], groups: list[tuple[Floats | None, list[str]]], k: int
     ) -> list[list[list[str]]]:
-        scores = self._scores(vectors)
+        scores = self._scores([vector for vector, _ in members])
+        seen = [(row, self._places[one]) for row, (_, ids) in enumerate(members) for one in ids if one in self._places]
+        if seen:
+            rows, columns = zip(*seen, strict=True)
+            scores[rows, columns] = -np.inf
         best: list[list[list[str]]] = []
         for added, _ in groups:
             ranks = top_k(scores if added is None else scores + added, k)

@@ -44,7 +44,7 @@ def import_(api: Api, event: str, file: Path, kind: str, again: bool) -> None:
              ("cohort": "NAME" in place of "member": the map that a cohort shares)
     titles   {"id": "t1", "vector": [0.1, 0.2], "genres": ["drama"], "popularity": 3, "stages": {"live": 0.5}}
              {"stage": "half-time", "genres": {"interview": 0.4}}    what a stage likes
-    members  {"id": "m1", "vector": [0.1, 0.2], "cohort": "de"}
+    members  {"id": "m1", "vector": [0.1, 0.2], "cohort": "de", "seen": ["t3"]}
 
     Bad lines are reported with their number and reason, the others are imported. Run again after a break: it resumes.
     """

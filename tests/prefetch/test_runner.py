@@ -164,7 +164,7 @@ async def test_a_campaign_freezes(site: Site) -> None:
     await tastes(site, 10)
     async with running(site) as runner:
         await runner.start("final", Wanted(freeze=datetime(2020, 1, 1, tzinfo=UTC)))
-        frozen = await until(site, "frozen")
+        frozen = await until(site, "frozen", over=True)
     assert frozen.done == 0
     assert await site.store.get(required_map_record("final"), "1") is None
 

@@ -47,7 +47,7 @@ async def test_the_matrix_product_gives_what_a_loop_would(case: tuple[list[Title
     titles, members = case
     liked = {"a": 2.0, "b": -3.0}
     tops = await Catalogue(titles, [StageWeights("live", liked)]).top(
-        ["upcoming", "live", "ended"], [pack(member) for member in members], k
+        ["upcoming", "live", "ended"], [(pack(member), ()) for member in members], k
     )
     by_id = {title.id: title for title in titles}
     for i, member in enumerate(members):
@@ -69,13 +69,15 @@ def test_top_k_orders_best_first() -> None:
 async def test_a_member_without_a_vector_gets_the_most_popular() -> None:
     """And so does one whose vector has another length: it belongs to another import."""
     titles = [Title("dull", pack([9, 9]), 1.0), Title("hit", pack([0, 0]), 7.0)]
-    tops = await Catalogue(titles).top(["live"], [b"", pack([1, 2, 3]), pack([1, 1])], 2)
+    tops = await Catalogue(titles).top(["live"], [(b"", ()), (pack([1, 2, 3]), ()), (pack([1, 1]), ())], 2)
     assert tops.stages["live"] == [["hit", "dull"], ["hit", "dull"], ["dull", "hit"]]
 
 
 async def test_titles_without_vectors_are_ranked_by_popularity() -> None:
     """A catalogue may have no vectors at all."""
-    tops = await Catalogue([Title("a", b"", 1.0), Title("b", b"", 2.0)]).top(["live"], [b"", pack([1.0])], 5)
+    tops = await Catalogue([Title("a", b"", 1.0), Title("b", b"", 2.0)]).top(
+        ["live"], [(b"", ()), (pack([1.0]), ())], 5
+    )
     assert tops.stages["live"] == [["b", "a"], ["b", "a"]]
 
 
@@ -83,6 +85,14 @@ async def test_blocks_bound_memory_and_change_nothing() -> None:
     """More members than one block holds give the same answers, in order."""
     rng = np.random.default_rng(1)
     titles = [Title(f"t{i}", row.tobytes()) for i, row in enumerate(rng.standard_normal((50, 8)).astype("<f4"))]
-    members = [row.tobytes() for row in rng.standard_normal((90, 8)).astype("<f4")]
+    members = [(row.tobytes(), ()) for row in rng.standard_normal((90, 8)).astype("<f4")]
     together = await Catalogue(titles).top(["live"], members, 5)
     assert await Catalogue(titles, block_bytes=4 * 50 * 20).top(["live"], members, 5) == together
+
+
+async def test_what_was_seen_comes_last() -> None:
+    """Only when nothing else is left; titles that are not in the catalogue mean nothing."""
+    titles = [Title("a", pack([3.0])), Title("b", pack([2.0])), Title("c", pack([1.0]))]
+    tops = await Catalogue(titles).top(["live"], [(pack([1.0]), ("a", "z")), (pack([1.0]), ())], 2)
+    assert tops.stages["live"] == [["b", "c"], ["a", "b"]]
+    assert (await Catalogue(titles).top(["live"], [(pack([1.0]), ("a",))], 3)).default == [["b", "c", "a"]]
