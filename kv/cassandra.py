@@ -211,7 +211,10 @@ class CassandraStore:
             answer: asyncio.Future[tuple[Rows, Exception | None]] = self._loop.create_future()
             request = self._session.execute_async(statement, execution_profile=profile)
             request.add_callbacks(partial(self._answered, answer), partial(self._failed, answer))
-            return await answer
+            async with asyncio.timeout(2 * REQUEST):  # the driver's own word comes first, if it comes at all
+                return await answer
+        except TimeoutError as silent:
+            return (), silent
         finally:
             self._turn.release()
 

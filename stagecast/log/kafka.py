@@ -30,6 +30,8 @@ OPEN_WITHIN = 8.0
 """Seconds, and 2 more at most until the producer is ready."""
 ASK_WITHIN = 5.0
 """Seconds for a question to the brokers, tries included."""
+RENEWED_AFTER = 1.0
+"""Seconds that a producer lives at least, broken or not."""
 LOOK = 3.0
 """Seconds between looks for new partitions, which are also how a reader knows that the brokers are there."""
 SILENCE = 6.0
@@ -146,9 +148,11 @@ class KafkaLog:
     async def _renew(self) -> None:
         """A producer that met a fatal error (its sequence numbers are lost) never recovers: takes another."""
         async with self._renewing:
-            broken = self._appender
+            broken, loop = self._appender, asyncio.get_running_loop()
             if broken.broken and not self._closed:
-                self._appender = await asyncio.to_thread(Appender, self._config, asyncio.get_running_loop())
+                if loop.time() - broken.since < RENEWED_AFTER:
+                    raise LogUnavailable(broken.complaint)
+                self._appender = await asyncio.to_thread(Appender, self._config, loop)
                 await broken.close(0.0)
 
     async def end(self, topic: Topic) -> Positions:

@@ -47,6 +47,8 @@ class Appender:
         self.complaint = ""
         """What librdkafka complained of last, for error messages."""
         self._loop = loop or asyncio.get_running_loop()
+        self.since = self._loop.time()
+        """When it was made, by the loop's clock."""
         self._ready = asyncio.Event()
         self._identified = False
         self._ended = asyncio.Event()
@@ -115,14 +117,21 @@ class Appender:
         with contextlib.suppress(KafkaException):
             self._producer.list_topics(timeout=2.0)  # connects and learns the leaders now, not at the first append
         while self._closing is None:
-            self._producer.poll(POLL)
+            self._serve(POLL)
             self._tell()
-        self._producer.flush(max(0.0, self._closing - time.monotonic()))
+        self._serve(max(0.0, self._closing - time.monotonic()), flush=True)
         self._producer.purge()  # what is left is told to have failed
-        self._producer.flush(0.1)
+        self._serve(0.1, flush=True)
         self._tell()
         del self._producer
         self._call(self._ended.set)
+
+    def _serve(self, timeout: float, flush: bool = False) -> None:
+        """Has librdkafka call back, for what has happened or will within `timeout` seconds; or until nothing is under way."""
+        try:
+            (self._producer.flush if flush else self._producer.poll)(timeout)
+        except KafkaException as raised:  # a fatal error comes this way too
+            self._complained(raised.args[0])
 
     def _tell(self) -> None:
         if self._delivered:

@@ -24,6 +24,7 @@ CONSUMER: Config = {
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
     "auto.offset.reset": "error",  # never jump in silence
+    "max.poll.interval.ms": 86_400_000,  # a reader may be slow: it is in no group that it could hold up
     "isolation.level": "read_uncommitted",  # nobody here uses transactions; a stranger's open one must not hold readers up
     "fetch.min.bytes": 1,
     "fetch.wait.max.ms": 500,  # a broker answers as soon as a record comes

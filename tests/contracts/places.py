@@ -39,6 +39,8 @@ class LogPlace:
     there again afterwards."""
     before_start: Callable[[Topic], Awaitable[Positions]]
     """Positions that the log no longer reaches back to."""
+    crashes: int = 2
+    """How often a test may crash it: a server takes seconds to come back."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class StorePlace:
 
     url: str
     crash: Callable[[Child], Awaitable[None]]
+    crashes: int = 2
 
 
 LogMaker = Callable[[pytest.FixtureRequest, Path], LogPlace]
@@ -93,7 +96,7 @@ def kafka_log(request: pytest.FixtureRequest, _: Path) -> LogPlace:
         await asyncio.to_thread(delete_records, server.bootstrap, topic, positions)
         return positions
 
-    return LogPlace(server.url, crash, before_start)
+    return LogPlace(server.url, crash, before_start, crashes=1)
 
 
 async def patiently(act: Callable[[], Awaitable[T]], within: float = 20.0) -> T:
@@ -134,7 +137,7 @@ def cassandra_store(request: pytest.FixtureRequest, _: Path) -> StorePlace:
     async def crash(_: Child) -> None:
         await asyncio.to_thread(restart, server)
 
-    return StorePlace(server.url, crash)
+    return StorePlace(server.url, crash, crashes=1)
 
 
 STORES: Mapping[str, StoreMaker] = {"embedded": embedded_store, "cassandra": cassandra_store}

@@ -255,7 +255,7 @@ async def test_nothing_acknowledged_is_lost_by_a_crash(
 ) -> None:
     """SIGKILL in the middle of appends: every acknowledged record is there afterwards, each key in order without a hole."""
     start = await log.end(Topic.EVENTS)
-    for round_ in range(2):
+    for round_ in range(log_place.crashes):
         child = children.start("append-for-ever", log_place.url, Topic.EVENTS, f"{name}-{round_}")
         await child.printed(100)
         await log_place.crash(child)

@@ -187,7 +187,7 @@ async def test_nothing_acknowledged_is_lost_by_a_crash(
     store_place: StorePlace, store: KeyValue, name: str, children: Children
 ) -> None:
     """SIGKILL in the middle of puts: every acknowledged item is there afterwards, whole."""
-    for round_ in range(2):
+    for round_ in range(store_place.crashes):
         record = f"{name}/{round_}"
         child = children.start("put-for-ever", store_place.url, record)
         await child.printed(100)

@@ -9,8 +9,16 @@ from uuid import uuid4
 import pytest
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its documented names, which it imports but doesn't export
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
     AdminClient,
     NewPartitions,
+    ResourcePatternType,
+    ResourceType,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
 )
 
 from stagecast.log import LogGap, LogUnavailable, MessageLog, Positions, Topic, open_log
@@ -116,6 +124,46 @@ async def test_a_host_reads_events_and_appends_receipts_only(kafka_secured: Secu
         assert await values(producer, Topic.EVENTS, start, key, b"next") == [b"broadcast", b"next"]
 
 
+async def test_a_producer_that_was_broken_is_replaced(kafka_secured: SecuredKafka) -> None:
+    """Without any right to write librdkafka's producer breaks for good; once the right is given, appends work again."""
+    user, password = f"u{uuid4().hex}", "of-this-test"
+    admin = AdminClient({"bootstrap.servers": kafka_secured.bootstrap, "log_level": 0, **plain_login(kafka_secured)})
+    await asyncio.to_thread(create_user, admin, user, password)
+    async with opened(kafka_secured.url, kafka_secured.password):
+        pass  # so that the topics are there
+    async with opened(kafka_secured.url.replace("user=stagecast", f"user={user}"), password) as log:
+        for _ in range(2):
+            with pytest.raises(LogUnavailable):
+                await log.append(Topic.RECEIPTS, user, b"refused")
+        await asyncio.to_thread(allow, admin, user, Topic.RECEIPTS, AclOperation.WRITE)
+        await patiently(log, Topic.RECEIPTS, user, b"allowed")
+
+
+def create_user(admin: AdminClient, user: str, password: str) -> None:
+    """Makes a login that may do nothing."""
+    credential = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
+    change = UserScramCredentialUpsertion(user, credential, password.encode())
+    for made in admin.alter_user_scram_credentials([change]).values():
+        made.result(20)
+
+
+def allow(admin: AdminClient, user: str, topic: Topic, operation: AclOperation) -> None:
+    literal, permission = ResourcePatternType.LITERAL, AclPermissionType.ALLOW
+    rule = AclBinding(ResourceType.TOPIC, str(topic), literal, f"User:{user}", "*", operation, permission)
+    for made in admin.create_acls([rule]).values():
+        made.result(20)
+
+
+def plain_login(secured: SecuredKafka) -> dict[str, str]:
+    return {
+        "security.protocol": "SASL_SSL",
+        "ssl.ca.location": str(secured.tls),
+        "sasl.mechanism": "PLAIN",
+        "sasl.username": secured.user,
+        "sasl.password": secured.password,
+    }
+
+
 # Topics that come and change
 
 
@@ -133,14 +181,7 @@ async def deleted(bootstrap: str, config: dict[str, str]) -> None:
 
 async def test_a_host_does_not_create_topics(kafka_secured: SecuredKafka) -> None:
     """It may not, and says what is missing. Producers do, several at once as well, and then the host can open the log."""
-    login = {
-        "security.protocol": "SASL_SSL",
-        "ssl.ca.location": str(kafka_secured.tls),
-        "sasl.mechanism": "PLAIN",
-        "sasl.username": kafka_secured.user,
-        "sasl.password": kafka_secured.password,
-    }
-    await deleted(kafka_secured.bootstrap, login)
+    await deleted(kafka_secured.bootstrap, plain_login(kafka_secured))
     with pytest.raises(LogUnavailable, match=r"stagecast\.events is missing and this user may not create it"):
         await open_log(kafka_secured.host_url, kafka_secured.host_password)
 
