@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import assert_never, cast
 
 from pushy import handshake
+from pushy.followed import Place
 from pushy.handshake import Door, Refusal, Upgrade
-from pushy.hub import Hub, Place
+from pushy.hub import Hub
 from pushy.rfc6455 import (
     NO_STATUS,
     PONG,
@@ -76,6 +77,7 @@ class Floor:
     """The session is over: it leaves the hub and the directory."""
     gone: Callable[["Connection"], None]
     """The TCP connection is over."""
+    handshake_deadline: float
     slow_after: float
     """Seconds without progress of unsent bytes after which a connection is cut."""
     echo: "Callable[[asyncio.Transport, Upgrade], asyncio.Protocol] | None" = None
@@ -154,7 +156,7 @@ class Connection(asyncio.Protocol):
         if not self._floor.arrived(self):
             self.transport.abort()
             return
-        self._floor.wheel.put(self, self._floor.clock.monotonic() + HANDSHAKE_DEADLINE)
+        self._floor.wheel.put(self, self._floor.clock.monotonic() + self._floor.handshake_deadline)
 
     def connection_lost(self, error: Exception | None) -> None:
         floor = self._floor

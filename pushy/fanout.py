@@ -3,7 +3,7 @@
 import os
 
 from pushy.connection import Connection
-from pushy.hub import Place
+from pushy.followed import Place
 
 
 def write_all(frame: bytes, places: list[Place]) -> list[Place]:

@@ -7,140 +7,18 @@ more. A fan-out goes in chunks over an event's places; a newer state swaps the f
 import sys
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
+from pushy.followed import ACK_ALL, HINT, IN_FLIGHT, NOWHERE, STATE, TALLIES_MAX, Followed, Outlet, Place, Tally
 from pushy.link import Hinted, Update
-from stagecast.names import MapVersion
 from stagecast.receipts import Receipt, latency_bucket
 from stagecast.wire.frames import Ack, Position
 from stagecast.wire.sampling import ack_hash
 
 CHUNK = 256
 """Connections written to before the loop gets its turn: 1.5 ms."""
-TALLIES_MAX = 3
-"""States of an event whose acks are still counted."""
 EVENTS_FOLLOWED_MAX = 10_000
 """Events one worker follows: a token of `*` must not make it remember every name that a device can think of."""
-ACK_ALL = 1 << 32
-GOLDEN = 0.6180339887498949
-
-Order = tuple[int, int]
-"""(gen, seq)."""
-
-STATE, HINT, IN_FLIGHT = 1, 2, 4
-"""What a place is owed; IN_FLIGHT: its newest state is partly with the transport."""
-
-
-class Outlet(Protocol):
-    """A connection, as the hub knows it."""
-
-    unsent: bool
-    """Whether bytes written to it wait in this process."""
-    places: "tuple[Place, ...]"
-
-    def write(self, frame: bytes) -> bool:
-        """Takes the whole frame; true if all of it went to the kernel at once."""
-        ...
-
-    @property
-    def device(self) -> str: ...
-
-
-class Place:
-    """One connection's seat at one event."""
-
-    __slots__ = ("acked", "at", "event", "index", "map", "outlet", "owes", "sent")
-
-    def __init__(self, outlet: Outlet, event: "Followed", order: Order) -> None:
-        self.outlet = outlet
-        self.event = event
-        self.index = 0
-        self.sent = order
-        """The newest state it was given or is owed. Compared by identity with its event's."""
-        self.acked = order
-        """Acks of states up to this one don't count: it joined here, or has acked it."""
-        self.at: Order = NOWHERE
-        self.map: MapVersion | None = None
-        self.owes = 0
-
-
-NOWHERE: Order = (0, 0)
-
-
-class Tally:
-    """What became of one state. `audience` = `written` + `pending` + `superseded` + `closed`, always."""
-
-    __slots__ = (
-        "asked", "audience", "closed", "ignored", "latency", "missing", "order", "p", "pending", "superseded", "switched",
-        "unhashed", "written",
-    )  # fmt: skip
-
-    def __init__(self, order: Order, p: int, audience: list[Place]) -> None:
-        self.order = order
-        self.p = p
-        self.audience = self.pending = len(audience)
-        self.written = self.superseded = self.closed = 0
-        self.asked = self.audience if p >= ACK_ALL else 0
-        self.switched = self.missing = self.ignored = 0
-        self.latency: dict[int, int] = {}
-        self.unhashed = [place.outlet.device for place in audience] if 0 < p < ACK_ALL else []
-        """Devices of the audience of which it is not known yet whether they are asked: that waits until all have the state."""
-
-
-class Lane:
-    """The way of one frame around an event's places: `left` places from `cursor` on have not been passed."""
-
-    __slots__ = ("cursor", "left", "rounds")
-
-    def __init__(self) -> None:
-        self.cursor = self.left = self.rounds = 0
-
-    def start(self, places: int) -> None:
-        """Once around. One under way goes on where it is; a new one starts somewhere else than those before, so that nobody is
-        always last (multiples of the golden section spread evenly over the circle)."""
-        if not self.left:
-            self.rounds += 1
-            self.cursor = int(self.rounds * GOLDEN % 1 * places)
-        self.left = places
-
-    def take(self, places: list[Place], limit: int) -> list[Place]:
-        """The next places, at most `limit`."""
-        if self.cursor >= len(places):
-            self.cursor = 0
-        part = places[self.cursor : self.cursor + min(limit, self.left)]
-        self.left = min(self.left, len(places)) - len(part)
-        self.cursor += len(part)
-        return part
-
-
-class Followed:
-    """An event that somebody of this worker follows or waits for."""
-
-    __slots__ = (
-        "began", "e", "frame", "hint", "hints", "idle", "map", "maps", "order", "orders", "places", "states", "tallies",
-        "told", "waiters", "wanted", "welcome",
-    )  # fmt: skip
-
-    def __init__(self, e: str, now: float) -> None:
-        self.e = e
-        self.order: Order | None = None
-        self.frame = self.welcome = b""
-        self.map: MapVersion | None = None
-        self.hint: bytes | None = None
-        self.places: list[Place] = []
-        self.states, self.hints = Lane(), Lane()
-        self.tallies: deque[Tally] = deque(maxlen=TALLIES_MAX)
-        self.waiters: dict[Outlet, None] = {}
-        self.wanted = now
-        """When its head was asked for."""
-        self.idle: float | None = None
-        """Since when nobody follows it."""
-        self.began = now
-        """When the fan-out under way began."""
-        self.orders: Counter[Order] = Counter()
-        self.maps: Counter[MapVersion | None] = Counter()
-        self.told: dict[Order, tuple[float, Receipt]] = {}
-
 
 WriteAll = Callable[[bytes, list[Place]], list[Place]]
 """Writes a frame to places none of whose outlets has anything unsent; gives back those for which not all of it went out."""

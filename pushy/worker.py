@@ -7,13 +7,12 @@ It decides nothing about heads and never reads log or store. Without its feed it
 import asyncio
 import contextlib
 import gc
-import ipaddress
 import os
 import random
 import resource
 import signal
 import socket
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,15 +23,17 @@ import structlog
 import uvloop
 
 from pushy.admission import Admission, boot_id
-from pushy.connection import OPEN, Connection, Floor
+from pushy.connection import HANDSHAKE_DEADLINE, OPEN, Connection, Floor
 from pushy.directory import Directory
 from pushy.doorway import Doorway
 from pushy.echo import Echo
 from pushy.fanout import write_all
 from pushy.feed_link import FeedLink
+from pushy.followed import Outlet
 from pushy.gauges import Fanouts, connection_values
 from pushy.handshake import Door
-from pushy.hub import Hub, Outlet
+from pushy.hub import Hub
+from pushy.limits import Crowd
 from pushy.link import (
     Began,
     Counted,
@@ -49,12 +50,12 @@ from pushy.link import (
     Refused,
     Replaced,
     Revoked,
-    Sessions,
     Steer,
     ToWorker,
     Unfollow,
     Update,
 )
+from pushy.news import News
 from pushy.wheel import TICK, Wheel
 from stagecast.clock import Clock, SystemClock
 from stagecast.receipts import Receipt
@@ -69,13 +70,10 @@ ALIVE = 5.0
 """Seconds between receipts without news."""
 REPORT = 1.0
 """Seconds between receipts with news, and between gauges."""
-SESSIONS_AFTER, SESSIONS_MAX = 0.05, 20_000
-"""Sessions that began or ended go to the feed together, after this many seconds; beyond so many the oldest are dropped."""
+SESSIONS_AFTER = 0.05
+"""Seconds after which sessions that began or ended go to the feed, together."""
 STOP_DEADLINE = 1.2
 """Seconds that a stopping worker gives its connections for the closing handshake."""
-PENDING_MAX = 1024
-"""TCP connections beyond the limit that are kept, to be refused with 503."""
-PENDING_PER_ADDRESS = 16
 SETTLED_AT_ONCE = 64
 """Connections welcomed before the loop gets its turn, when many waited for one head: 4 ms."""
 DRAIN_TICK = 0.05
@@ -92,6 +90,7 @@ _log = structlog.get_logger()
 class Options:
     """What only tests and operators in need set otherwise. Seconds and bytes."""
 
+    handshake_deadline: float = HANDSHAKE_DEADLINE
     hello_deadline: float = HELLO_DEADLINE
     slow_after: float = 20.0
     send_buffer: int = 32 * 1024
@@ -171,17 +170,16 @@ class Worker:
             wanted=self._wanted,
             left=self._left,
             gone=self._gone,
+            handshake_deadline=options.handshake_deadline,
             slow_after=options.slow_after,
             echo=Echo if options.echo else None,
         )
         self._fanouts = Fanouts()
-        self._addresses: Counter[str] = Counter()
-        self._tcp = 0
+        self._crowd = Crowd(settings.connections, settings.connections_per_address, options.per_address_on_loopback)
         self._empty = asyncio.Event()
         self._settling: deque[tuple[Connection, str, ErrCode | None]] = deque()
         """Connections whose awaited head is settled, each taking its turn."""
-        self._changes: list[Began | Ended] = []
-        self._changes_dropped = 0
+        self._news = News()
         self._lag = 0.0
         self._stepping = self._flushing = self._stopping = False
         self._refollow: set[str] = set()
@@ -300,37 +298,21 @@ class Worker:
     # connections
 
     def _arrived(self, connection: Connection) -> bool:
-        self._tcp += 1
-        if self._tcp > self._settings.connections + PENDING_MAX:
-            self.floor.refusals["full"] += 1
-            return False
-        if not (limit := self._settings.connections_per_address):
-            return True
-        address = _address(connection.transport.get_extra_info("peername")[0])
-        if address.is_loopback and not self._options.per_address_on_loopback:
-            return True
-        connection.address = str(address)
-        self._addresses[connection.address] += 1
-        if self._addresses[connection.address] > 2 * limit + PENDING_PER_ADDRESS:
-            self.floor.refusals["address"] += 1
-            return False
-        return True
+        if self._settings.connections_per_address:
+            connection.address = self._crowd.key(connection.transport.get_extra_info("peername")[0])
+        reason = self._crowd.arrived(connection.address)
+        if reason is not None:
+            self.floor.refusals[reason] += 1
+        return reason is None
 
     def _busy(self, connection: Connection) -> bool:
-        if self._stopping or self._draining is not None or self.floor.upgraded >= self._settings.connections:
-            return True
-        return connection.address is not None and (
-            self._addresses[connection.address] > self._settings.connections_per_address
-        )
+        leaving = self._stopping or self._draining is not None
+        return leaving or self._crowd.over(connection.address, self.floor.upgraded)
 
     def _gone(self, connection: Connection) -> None:
-        self._tcp -= 1
-        if self._stopping and not self._tcp:
+        self._crowd.gone(connection.address)
+        if self._stopping and not self._crowd.tcp:
             self._empty.set()
-        if connection.address is not None:
-            self._addresses[connection.address] -= 1
-            if not self._addresses[connection.address]:
-                del self._addresses[connection.address]
 
     def _greeted(self, connection: Connection) -> None:
         earlier = [one for one in self._directory.device(connection.device) if one.member == connection.member]
@@ -354,19 +336,15 @@ class Worker:
             self._change(Ended(connection.member, connection.device, connection.session.sid))
 
     def _change(self, change: Began | Ended) -> None:
-        self._changes.append(change)
-        if len(self._changes) > SESSIONS_MAX:
-            self._changes_dropped += SESSIONS_MAX // 10
-            del self._changes[: SESSIONS_MAX // 10]
+        self._news.add(change)
         if not self._flushing:
             self._flushing = True
             asyncio.get_running_loop().call_later(SESSIONS_AFTER, self._flush_sessions)
 
     def _flush_sessions(self) -> None:
         self._flushing = False
-        if self._changes and self._link.up:
-            self._link.send(Sessions(self._changes))
-            self._changes = []
+        if self._link.up and (sessions := self._news.take()):
+            self._link.send(sessions)
 
     # time
 
@@ -416,10 +394,10 @@ class Worker:
             self._link.send(Counted(receipts))
 
     def _values(self) -> dict[str, float]:
-        values = connection_values(self.floor, self._tcp) | self._fanouts.values()
+        values = connection_values(self.floor, self._crowd.tcp) | self._fanouts.values()
         values["stagecast_loop_lag_seconds"], self._lag = self._lag, 0.0
         values["stagecast_token_checks_total"] = self._admission.checks
-        values["stagecast_link_dropped_total"] = self._link.dropped + self._changes_dropped
+        values["stagecast_link_dropped_total"] = self._link.dropped + self._news.dropped
         return values
 
     # the end
@@ -454,7 +432,7 @@ class Worker:
         connections = self.floor.wheel.things()
         for connection in connections:
             connection.go_away(CloseCode.GOING_AWAY, "restart", now, wall)
-        if self._tcp > 0:
+        if self._crowd.tcp:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), STOP_DEADLINE)
         for connection in connections:
@@ -464,11 +442,3 @@ class Worker:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._link.flush(), FLUSH_DEADLINE)
         self._link.close()
-
-
-def _address(peer: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """What connections are counted by: an IPv4 address, or the /64 network that one IPv6 customer has to itself."""
-    address = ipaddress.ip_address(peer.partition("%")[0])
-    if address.version == 6 and not address.is_loopback:
-        return ipaddress.ip_network((address, 64), strict=False).network_address
-    return address

@@ -6,7 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from pushy.hub import Hub, Outlet, Place, Tally
+from pushy.followed import Outlet, Place, Tally
+from pushy.hub import EVENTS_FOLLOWED_MAX, Hub
 from pushy.link import Hinted, Update
 from stagecast.receipts import Receipt
 from stagecast.wire.frames import Ack, AckResult, Position
@@ -289,6 +290,15 @@ def test_refusals_reach_those_who_wait() -> None:
     known(hub)
     assert hub.refused("e") == []
     assert hub.head("e") is not None
+
+
+def test_a_worker_follows_a_bounded_number_of_events() -> None:
+    """A token of `*` can't make a worker remember every name a device thinks of: beyond the bound events are refused."""
+    hub = make()
+    names = [f"e{i}" for i in range(EVENTS_FOLLOWED_MAX + 1)]
+    new, over = hub.want(Pipe("d"), names, 0.0)
+    assert (new, over) == (names[:-1], names[-1:])
+    assert len(hub.events) == EVENTS_FOLLOWED_MAX
 
 
 EVENTS = st.sampled_from(["a", "b"])

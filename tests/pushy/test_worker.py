@@ -173,6 +173,21 @@ async def test_no_hello_and_no_request_end_in_time(tmp_path: Path) -> None:
         assert await raw.closed() == 4008
 
 
+async def test_a_request_that_drips_in_is_cut(tmp_path: Path) -> None:
+    """The deadline is for the whole request, however often another byte comes; others are served meanwhile."""
+    async with worker(tmp_path, Options(handshake_deadline=0.3)) as rig, await Raw.open(rig.address) as slow:
+        request = slow.request()
+        cut = asyncio.create_task(slow.rest())
+        for i in range(len(request) - 1):
+            if cut.done():
+                break
+            with contextlib.suppress(ConnectionError):
+                slow.put(request[i : i + 1])
+            await asyncio.sleep(0.01)
+        assert await cut == b""
+        (await rig.device()).sock.close()
+
+
 async def test_silence_ends_a_connection(tmp_path: Path) -> None:
     """A node that hears nothing for 2.44 ping intervals closes with 4008."""
     async with worker(tmp_path, ping=0.2) as rig, await rig.device() as device:
