@@ -51,7 +51,7 @@ def import_(api: Api, event: str, file: Path, kind: str, again: bool) -> None:
     path, digest = f"/v1/stage-maps/{event}/import", _digest(file)
     state = api.call("GET", path, kind=kind, digest=digest)
     offset = 0 if again else state["bytes"]
-    if state["complete"] and not again:
+    if state["complete"] and state["bytes"] == file.stat().st_size and not again:
         click.echo(f"{file} is in already (--again imports it once more)", err=True)
     else:
         if offset:

@@ -60,6 +60,9 @@ async def test_a_broken_upload_goes_on(caller: Caller, tmp_path: Path) -> None:
         await caller.http.get("/v1/stage-maps/final/import", params={"kind": "members", "digest": _digest(file)})
     ).json()
     assert state["bytes"] == len(half)
+    rest = await stagecast(caller, "import", "final", str(file), "--kind", "members")
+    assert f"going on after line {state['lines']:,}" in rest.output
+    assert "1,500 members imported, 0 bad lines" in rest.output
     again = await stagecast(caller, "import", "final", str(file), "--kind", "members", "--again")
     assert "1,500 members imported, 0 bad lines" in again.output
 
