@@ -1,6 +1,5 @@
 """The HTTP API of prefetch: what devices pull, and what operators import, run and look at. Handlers hold no decisions."""
 
-import time
 from collections.abc import AsyncIterator
 from typing import Annotated
 
@@ -15,7 +14,7 @@ from kv import StoreError
 from prefetch.campaign import Campaign
 from prefetch.cors import PREFLIGHT, Origins
 from prefetch.events import EventView, read_campaign, read_view
-from prefetch.importing import KINDS, ImportState, Kind
+from prefetch.importing import KINDS, Kind
 from prefetch.imports import Importer, NotThere
 from prefetch.parts import Parts
 from prefetch.pull import Answer, Pull
@@ -233,12 +232,12 @@ class Api:
 
     async def readyz(self, _: Request) -> Response:
         """Ready while the store answers."""
-        started = time.monotonic()
+        started = self._parts.clock.monotonic()
         try:
             await self._parts.store.get(API_KEYS, "-")
         except StoreError as error:
             raise Problem(503, "Service Unavailable", f"the store does not answer: {error}") from error
-        return answer({"ok": True, "store_ms": round(1000 * (time.monotonic() - started), 1)})
+        return answer({"ok": True, "store_ms": round(1000 * (self._parts.clock.monotonic() - started), 1)})
 
     async def metrics(self, _: Request) -> Response:
         return Response(self._parts.metrics.render(), media_type="text/plain; version=0.0.4")
@@ -293,6 +292,3 @@ def _matches(if_none_match: str | None, etag: str) -> bool:
 
 async def _away(_: Request, error: Exception) -> Response:
     return Problem(503, "Service Unavailable", str(error), {"Retry-After": str(RETRY)}).response()
-
-
-__all__ = ["Api", "ImportState"]

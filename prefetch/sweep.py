@@ -148,7 +148,7 @@ class _Means:
 
     def __init__(self) -> None:
         self._sums: dict[str, NDArray[np.float64]] = {}
-        self._counts: dict[str, int] = defaultdict(int)
+        self._counts: dict[str, int] = {}
 
     def add(self, members: Sequence[Member]) -> None:
         by_cohort: dict[str, list[bytes]] = defaultdict(list)
@@ -164,7 +164,7 @@ class _Means:
             return
         size = len(vectors[0]) if vectors else 0
         alike = [vector for vector in vectors if len(vector) == size]
-        self._counts[cohort] += 0
+        self._counts.setdefault(cohort, 0)
         if not alike:
             return
         total = unpack(b"".join(alike)).reshape(len(alike), size // 4).sum(axis=0, dtype=np.float64)
