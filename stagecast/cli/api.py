@@ -35,7 +35,7 @@ class Api:
             got = self._http.request(method, path, json=body, headers=headers, params=params)
         except httpx.TransportError as error:
             raise click.ClickException(
-                f"no Stagecast answers at {self.url} ({error or type(error).__name__}). "
+                f"no Stagecast answers at {self.url} ({type(error).__name__}: {error}). "
                 "Start one with `stagecast dev`, or set STAGECAST_URL."
             ) from error
         if got.is_error:

@@ -20,7 +20,7 @@ from stagecast.tokens import KeysError, create_keys, load_keys
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType[float]):
     """`90`, `90s`, `15m`, `1h`, `2d` → seconds."""
 
     name = "duration"

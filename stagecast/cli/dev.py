@@ -9,9 +9,8 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,13 @@ import msgspec
 
 from broadcaster.service import run_broadcaster
 from prefetch.service import run_prefetch
-from pushy.feed import run_feed
+from pushy.service import CannotStart, host_children, reserve
 from pushy.supervisor import Child, Supervisor
-from pushy.worker import run_worker
 from stagecast.cli.api import DEV_FILE, OPERATOR_KEY
 from stagecast.cli.forward import Forward
 from stagecast.cli.logs import log_to_stderr
-from stagecast.cli.options import settings_options
-from stagecast.http import base_url, listen, parse_address
+from stagecast.cli.options import listening, settings_options
+from stagecast.http import base_url
 from stagecast.settings import Settings
 
 SERVICE_KEY = "service.key"
@@ -87,32 +85,15 @@ def _folder(folder: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _addresses(http: str, ws: str, admin: str) -> Iterator[Addresses]:
     with contextlib.ExitStack() as stack:
-
-        def bound(option: str, address: str, make: Callable[[str], socket.socket]) -> socket.socket:
-            try:
-                return stack.enter_context(make(address))
-            except ValueError as error:
-                raise click.UsageError(f"{option}: {error}") from error
-            except OSError as error:
-                raise click.ClickException(f"{option} {address}: {error.strerror}; choose another address") from error
-
-        yield Addresses(
-            bound("--http", http, listen),
-            bound("--http", "127.0.0.1:0", listen),
-            bound("--admin", admin, listen),
-            bound("--ws", ws, _reserve).getsockname()[:2],
+        try:
+            held = stack.enter_context(reserve(ws))
+        except CannotStart as error:
+            raise click.ClickException(f"{error}; choose another address") from error
+        http_, maps, admin_ = (
+            stack.enter_context(listening(option, address))
+            for option, address in (("--http", http), ("--http", "127.0.0.1:0"), ("--admin", admin))
         )
-
-
-def _reserve(address: str) -> socket.socket:
-    """A socket that keeps HOST:PORT for workers, which listen there by SO_REUSEPORT, and out of others' hands."""
-    host, port = parse_address(address)
-    with listen(address) as probe:  # by SO_REUSEPORT alone, two devs would share a port and not know it
-        port = probe.getsockname()[1]
-    held = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    held.bind((host, port))
-    return held
+        yield Addresses(http_, maps, admin_, held.getsockname()[:2])
 
 
 def _completed(settings: Settings, addresses: Addresses) -> Settings:
@@ -147,12 +128,8 @@ def _children(settings: Settings, addresses: Addresses, workers: int, link: Path
     def prefetch() -> None:
         run_prefetch(settings, addresses.maps, key_file=settings.data_dir / SERVICE_KEY)
 
-    return [
-        Child("broadcaster", broadcaster),
-        Child("prefetch", prefetch),
-        Child("feed", partial(run_feed, settings, addresses.admin, link, workers), phase=1),
-        *(Child(f"worker-{i}", partial(run_worker, settings, i, addresses.ws, link), phase=0) for i in range(workers)),
-    ]
+    host = host_children(settings, addresses.ws, addresses.admin, link, workers)
+    return [Child("broadcaster", broadcaster), Child("prefetch", prefetch), *host]
 
 
 def _make_credentials(settings: Settings) -> int:

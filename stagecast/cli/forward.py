@@ -31,7 +31,7 @@ class Forward:
         try:
             got = await self._http.send(asked, stream=True)
         except httpx.TransportError as error:
-            detail = f"the stage-map service does not answer: {error or type(error).__name__}"
+            detail = f"the stage-map service does not answer: {type(error).__name__} {error}"
             await Problem(502, "Bad Gateway", detail).response()(scope, receive, send)
             return
         try:

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
+from stagecast.http import listen
 from stagecast.settings import PREFIX, Settings, SettingsError, load_settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -61,3 +63,14 @@ def _meaning(name: str) -> str:
     assert isinstance(field.type, msgspec.inspect.Metadata)
     says: str = (field.type.extra_json_schema or {})["description"]
     return says
+
+
+def listening(option: str, address: str) -> socket.socket:
+    """A socket that listens at HOST:PORT. What is wrong with the address ends the command with one line."""
+    try:
+        return listen(address)
+    except ValueError as error:
+        raise click.UsageError(f"{option}: {error}") from error
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error
+        raise click.ClickException(f"{option} {address}: {reason}; choose another address") from error

@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from stagecast.cli.options import settings_options
+from stagecast.cli.options import listening, settings_options
 from stagecast.settings import Settings
 
 
@@ -17,7 +17,7 @@ def broadcaster(settings: Settings, http: str) -> None:
     from stagecast.cli.logs import log_to_stderr
 
     log_to_stderr()
-    run_broadcaster(settings, http)
+    run_broadcaster(settings, listening("--http", http))
 
 
 @click.command()

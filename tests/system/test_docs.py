@@ -110,7 +110,7 @@ async def stagecast(up: Running, *command: str) -> str:
 async def test_a_load_run(up: Running) -> None:
     """As an SRE starts it: a storm in the middle, exit status 0, and the oracle's word at the end."""
     command = [
-        BIN / "locust",
+        str(BIN / "locust"),
         "-f",
         "loadtest/locustfile.py",
         "--headless",

@@ -5,12 +5,18 @@ import json
 import os
 import signal
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 import websockets
 
+from stagecast.client import Device
 from tests.system.running import CLI, Running, until
+
+
+def all_at(devices: list[Device], event: str, seq: int) -> bool:
+    return all(device.position(event).seq == seq for device in devices)
 
 
 async def test_a_stage_change_reaches_every_device(stage: Running, event: str) -> None:
@@ -19,9 +25,7 @@ async def test_a_stage_change_reaches_every_device(stage: Running, event: str) -
     async with stage.devices(50, event) as devices:
         for name in ("live", "ended"):
             accepted = await stage.go(event, name)
-            await until(
-                lambda seq=accepted["seq"]: all(d.position(event).seq == seq for d in devices), f"all at {name}"
-            )
+            await until(partial(all_at, devices, event, accepted["seq"]), f"all at {name}")
 
 
 async def test_a_device_that_was_away_gets_the_head(stage: Running, event: str) -> None:
