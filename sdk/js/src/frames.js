@@ -1,0 +1,140 @@
+/**
+ * The frames of `stagecast.v1` that a node sends, checked. Receivers ignore unknown fields; what fails a check is no frame of
+ * this protocol.
+ *
+ * @typedef {unknown} Payload What a stage shows; any JSON, opaque to Stagecast.
+ * @typedef {{ e: string, gen: number, seq: number, map: string | null }} Position Where a device is in an event.
+ * @typedef {{ p: number, w: number }} AckPolicy Ack iff the hash is below `p`, within `w` ms.
+ * @typedef {{ t: "state", e: string, gen: number, seq: number, stage: string, ts: number, map: string | null, fetch: number,
+ *   ack: AckPolicy | null }} State An event's current state.
+ * @typedef {{ t: "map", e: string, gen: number, map: string, stages: Record<string, Payload>, default: Payload, ttl: number,
+ *   cohort: boolean }} StageMap What prefetch gives one member (or a cohort) for one event; `ttl` in seconds.
+ * @typedef {{ t: "welcome", sid: string, now: number, ping: number, back: [number, number], refresh: number | null,
+ *   maps: string | null, state: State[] }} Welcome
+ * @typedef {{ t: "hint", e: string, gen: number, map: string, w: number }} Hint
+ * @typedef {{ t: "msg", id: string, kind: string, body: unknown }} Msg
+ * @typedef {{ t: "pong", c: number, now: number }} Pong
+ * @typedef {{ t: "goaway", why: string, back: [number, number] | null }} Goaway
+ * @typedef {{ t: "err", code: string, e: string | null, text: string }} Err
+ * @typedef {Welcome | State | StageMap | Hint | Msg | Pong | Goaway | Err} NodeFrame
+ *
+ * @typedef {(value: any) => boolean} Check
+ */
+
+/** Event ids and stages. */
+export const NAME = /^[a-z0-9._-]{1,64}$/;
+export const DEVICE = /^[A-Za-z0-9._:-]{1,64}$/;
+const VERSION = /^\d{13}-[A-Za-z0-9._-]{1,48}$/;
+
+/** @type {Check} */
+const text = (value) => typeof value === "string";
+/** @type {Check} */
+const count = (value) => Number.isSafeInteger(value) && value >= 0;
+/** @type {Check} */
+const number = (value) => typeof value === "number";
+/** @type {Check} */
+const any = () => true;
+/** @type {(lo: number, hi: number) => Check} */
+const within = (lo, hi) => (value) => number(value) && value >= lo && value <= hi;
+const seconds = within(0, Number.MAX_SAFE_INTEGER);
+/** @type {(pattern: RegExp) => Check} */
+const like = (pattern) => (value) => text(value) && pattern.test(value);
+/** @type {(check: Check) => Check} */
+const orNull = (check) => (value) => value === null || check(value);
+/** @type {(check: Check) => Check} */
+const optional = (check) => (value) => value === undefined || check(value);
+/** @type {Check} */
+const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
+/** @type {(fields: Record<string, Check>) => Check} */
+const shape = (fields) => (value) => isObject(value) && Object.keys(fields).every((name) => fields[name](value[name]));
+
+const name = like(NAME);
+const version = like(VERSION);
+/** @type {Check} */
+const back = (value) => Array.isArray(value) && value.length === 2 && value.every(count);
+const place = { e: name, gen: count };
+const state = shape({
+  ...place,
+  seq: count,
+  stage: name,
+  ts: count,
+  map: orNull(version),
+  fetch: count,
+  ack: orNull(shape({ p: (p) => count(p) && p > 0 && p <= 2 ** 32, w: count })),
+});
+const map = {
+  ...place,
+  map: version,
+  stages: /** @type {Check} */ ((value) => isObject(value) && Object.keys(value).every(name)),
+  ttl: optional(seconds),
+  cohort: optional((value) => typeof value === "boolean"),
+};
+
+/** @type {Record<string, Check>} */
+const FRAMES = {
+  welcome: shape({
+    sid: text,
+    now: count,
+    ping: within(0.01, 86400),
+    back,
+    refresh: orNull(seconds),
+    maps: orNull(text),
+    state: (value) => Array.isArray(value) && value.every(state),
+  }),
+  state,
+  map: shape(map),
+  hint: shape({ ...place, map: version, w: count }),
+  msg: shape({ id: text, kind: text, body: any }),
+  pong: shape({ c: number, now: count }),
+  goaway: shape({ why: text, back: optional(orNull(back)) }),
+  err: shape({ code: text, e: optional(orNull(text)), text: optional(text) }),
+};
+
+/** What may be left out of a frame. @type {Record<string, object>} */
+const DEFAULTS = {
+  msg: { body: null },
+  goaway: { back: null },
+  err: { e: null, text: "" },
+};
+
+/**
+ * A frame, or null for a type this version does not know, or undefined for what is none of this protocol.
+ * @param {unknown} data a text message
+ * @returns {NodeFrame | null | undefined}
+ */
+export function decodeFrame(data) {
+  const frame = parsed(data);
+  if (!isObject(frame) || !text(frame.t)) return undefined;
+  if (!Object.hasOwn(FRAMES, frame.t)) return null;
+  if (!FRAMES[frame.t](frame)) return undefined;
+  return frame.t === "map" ? asMap(frame) : { ...DEFAULTS[frame.t], ...frame };
+}
+
+/**
+ * The body of a pull: the event's map, and after how many seconds to ask again; undefined for anything else.
+ * @param {unknown} body
+ * @param {string} event
+ * @returns {{ map: StageMap, refreshAfter: number | null } | undefined}
+ */
+export function decodePulledMap(body, event) {
+  const pulled = parsed(body);
+  if (!shape({ ...map, refresh_after: optional(orNull(seconds)) })(pulled) || pulled.e !== event) return undefined;
+  return { map: asMap(pulled), refreshAfter: pulled.refresh_after ?? null };
+}
+
+/**
+ * @param {any} pulled
+ * @returns {StageMap}
+ */
+function asMap({ e, gen, map, stages, default: fallback = null, ttl = 86400, cohort = false }) {
+  return { t: "map", e, gen, map, stages, default: fallback, ttl, cohort };
+}
+
+/** @param {any} data */
+function parsed(data) {
+  try {
+    return text(data) ? JSON.parse(data) : undefined;
+  } catch {
+    return undefined;
+  }
+}

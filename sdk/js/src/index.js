@@ -1,0 +1,2 @@
+export { mapCache } from "./cache.js";
+export { Device } from "./device.js";
