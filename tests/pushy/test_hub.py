@@ -159,10 +159,10 @@ def test_no_connection_is_always_last() -> None:
 
 def test_who_leaves_moves_nobody_out_of_a_fan_out() -> None:
     """A seat that is given up while a fan-out is under way is taken by the last one, which still gets the state."""
-    for leaver in range(10):
+    for leaver in range(20):
         hub = make()
         known(hub)
-        pipes = [Pipe(f"d{i}") for i in range(10)]
+        pipes = [Pipe(f"d{i}") for i in range(20)]
         for pipe in pipes:
             follow(hub, pipe)
         hub.update(state("e", 2), 0.0)
@@ -170,6 +170,21 @@ def test_who_leaves_moves_nobody_out_of_a_fan_out() -> None:
         hub.leave(pipes[leaver], None, 0.0)
         work(hub)
         assert all(pipe.states("e") == [(1, 2)] for i, pipe in enumerate(pipes) if i != leaver)
+
+
+def test_who_joins_takes_nobodys_turn() -> None:
+    """A newcomer during a fan-out makes the circle longer, and those at its end still get the state."""
+    hub = make()
+    known(hub)
+    pipes = [Pipe(f"d{i}") for i in range(10)]
+    for pipe in pipes:
+        follow(hub, pipe)
+    hub.update(state("e", 2), 0.0)
+    hub.step(2)
+    for i in range(3):
+        follow(hub, Pipe(f"new{i}"))
+    work(hub)
+    assert all(pipe.states("e") == [(1, 2)] for pipe in pipes)
 
 
 def test_a_slow_connection_owes_one_state_and_one_hint() -> None:

@@ -146,6 +146,8 @@ async def test_what_breaks_the_rules_ends_with_its_code(rig: Rig, frames: list[b
     """Each violation closes with the code that PROTOCOL names, and the code arrives."""
     async with await Raw.connect(rig.address) as raw:
         raw.put(b"".join(frames))
+        with contextlib.suppress(ConnectionError):
+            await raw.send(bytes(100_000))  # on its way when the node closes: a reset would take the code with it
         assert await raw.closed() == code
 
 
@@ -277,6 +279,9 @@ async def test_revocation_closes_and_refuses(rig: Rig) -> None:
 async def test_a_key_that_leaves_the_file_ends_its_sessions(rig: Rig) -> None:
     """The keys file is read again every 5 s; sessions of a key that has gone get 4401, and its tokens are not remembered."""
     token = rig.token("d2")
+    async with await Raw.connect(rig.address) as raw:
+        raw.hello(token, "d2", [])
+        assert (await raw.frame())["t"] == "welcome"
     device = await rig.device("d1")
     rig.settings.keys_file.unlink()
     create_keys(rig.settings.keys_file)
@@ -422,6 +427,10 @@ async def test_unread_pongs_do_not_pile_up(tmp_path: Path) -> None:
         rig.feed.send(Push(1, []))
         await rig.feed.until(lambda: [d for d in rig.feed.all(Delivered) if d.id == 1])
         assert resident(rig.pid) - before < 2 << 20
+        seen = len(rig.feed.all(Gauges))
+        await rig.feed.until(lambda: len(rig.feed.all(Gauges)) > seen + 1)
+        assert gauge(rig.feed, 'stagecast_closes_total{code="4029"}') == 0, "none of its messages was read"
+        assert gauge(rig.feed, "stagecast_connections") == 1
         raw.sock.close()
 
 
