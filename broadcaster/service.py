@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from broadcaster.api import Parts, http_api
 from broadcaster.bodies import Health, Readiness
 from broadcaster.cadence import Cadence
+from broadcaster.console.app import with_console
 from broadcaster.firing import Firing
 from broadcaster.heads import Heads
 from broadcaster.metrics import Metrics
@@ -129,15 +130,17 @@ async def _work(settings: Settings, front: Front) -> None:
         front.waits_for = "the log does not answer"
         log = await _patiently(lambda: open_log(settings.log_url, settings.log_password), "log")
         opened.push_async_callback(_close, log.close)
-        async with broadcasting(store, log, SystemClock()) as api:
+        async with broadcasting(store, log, SystemClock(), settings) as api:
             front.open(api)
             await asyncio.Event().wait()
 
 
 @contextlib.asynccontextmanager
-async def broadcasting(store: KeyValue, log: MessageLog, clock: Clock) -> AsyncIterator[Starlette]:
-    """The whole tier on this store and log: plans fire, the cadence runs and the yielded API answers while it is open. A part
-    that breaks ends it with an ExceptionGroup."""
+async def broadcasting(
+    store: KeyValue, log: MessageLog, clock: Clock, settings: Settings | None = None
+) -> AsyncIterator[Starlette]:
+    """The whole tier on this store and log: plans fire, the cadence runs, API and console answer while it is open. A part that
+    breaks ends it with an ExceptionGroup."""
     parts, cadence, firing = compose(store, log, clock)
     async with asyncio.TaskGroup() as tasks:
         running = [
@@ -148,7 +151,8 @@ async def broadcasting(store: KeyValue, log: MessageLog, clock: Clock) -> AsyncI
         ]
         try:
             await asyncio.wait([tasks.create_task(parts.publisher.beat())], timeout=FIRST_BEAT)
-            yield http_api(parts, Gate(remembering(store), clock.monotonic))
+            gate = Gate(remembering(store), clock.monotonic)
+            yield with_console(http_api(parts, gate), store, gate, clock, settings or Settings())
         finally:
             for task in running:
                 task.cancel()

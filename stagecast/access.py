@@ -48,7 +48,10 @@ class Gate:
         scheme, _, text = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not text:
             return None
-        digest = key_digest(text.strip())
+        return await self.standing(key_digest(text.strip()))
+
+    async def standing(self, digest: str) -> ApiKey | None:
+        """The holder of the key of this digest, or None when it is no key, or no more. Raises as `holder`."""
         known = self._known.get(digest)
         if known is None or known[0] < self._monotonic():
             kept = await self._read(digest)

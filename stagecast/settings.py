@@ -44,6 +44,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     keys: Annotated[str, _says("device token keys, a JSON Web Key Set; empty: DATA/keys.json")] = ""
     origins: Annotated[list[str], _says("further Origins of browsers, exact, such as https://tv.example")] = []
     maps: Annotated[str, _says("public base URL of the stage-map API, told to devices; empty: none")] = ""
+    device_url: Annotated[
+        str, _says("public WebSocket URL of devices, such as wss://tv.example/ws, for the console's preview; empty: none")
+    ] = ""
     advertise: Annotated[str, _says("this host's admin URL as other services reach it; empty: where it listens")] = ""
     host: Annotated[str, _says("this host's name in receipts and the registry; empty: the machine's")] = ""
     ping: Annotated[float, Meta(gt=0), _says("seconds between a device's pings")] = 45.0

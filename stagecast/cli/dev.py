@@ -103,6 +103,7 @@ def _completed(settings: Settings, addresses: Addresses) -> Settings:
     return msgspec.structs.replace(
         settings,
         maps=settings.maps or base_url(addresses.http),
+        device_url=settings.device_url or addresses.ws_url,
         advertise=settings.advertise or base_url(addresses.admin),
         origins=list(dict.fromkeys([*settings.origins, *own])),
     )
