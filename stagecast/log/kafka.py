@@ -95,9 +95,7 @@ def topic_config(topic: Topic, brokers: int) -> tuple[int, dict[str, str]]:
     return replicas, {
         "cleanup.policy": "delete",
         "retention.ms": str(retention),
-        "segment.ms": str(
-            retention // 4
-        ),  # only whole, closed segments are deleted, and by default one is open for 7 days
+        "segment.ms": str(retention // 4),  # only closed ones are deleted, and by default one stays open for 7 days
         "message.timestamp.type": "LogAppendTime",  # what `since` looks for is when the log took a record
         "min.insync.replicas": str(in_sync),
         "unclean.leader.election.enable": "false",
@@ -124,7 +122,7 @@ class KafkaLog:
         config = client_config(server)
         admin = await asyncio.to_thread(AdminClient, config | SILENT)
         config["logger"] = _logger
-        appender = Appender(config)
+        appender = await asyncio.to_thread(Appender, config, asyncio.get_running_loop())
         try:
             async with asyncio.timeout(OPEN_WITHIN):
                 for topic in Topic:
@@ -208,9 +206,10 @@ class KafkaLog:
     async def _offsets(self, topic: Topic, spec: OffsetSpec) -> dict[int, int]:
         if self._closed:
             raise LogUnavailable("the log is closed")
-        partitions = await _partitions(self._admin, topic, ASK_WITHIN)
+        admin = self._admin
+        partitions = await _partitions(admin, topic, ASK_WITHIN)
         wanted = {TopicPartition(topic, partition): spec for partition in partitions}
-        found = await _answers(lambda timeout: self._admin.list_offsets(wanted, request_timeout=timeout), ASK_WITHIN)
+        found = await _answers(lambda timeout: admin.list_offsets(wanted, request_timeout=timeout), ASK_WITHIN)
         return {asked.partition: answer.offset for asked, answer in found.items()}
 
 
@@ -229,8 +228,8 @@ async def _prepared(admin: AdminClient, topic: Topic) -> None:
 
 
 async def _create(admin: AdminClient, topic: Topic) -> None:
-    brokers = await asyncio.wrap_future(admin.describe_cluster(request_timeout=ASK_WITHIN))
-    replicas, config = topic_config(topic, len(brokers.nodes))
+    asked = await _answers(lambda timeout: {"": admin.describe_cluster(request_timeout=timeout)}, ASK_WITHIN)
+    replicas, config = topic_config(topic, len(asked[""].nodes))
     new = NewTopic(topic, PARTITIONS, replicas, config=config)
     try:
         await _answers(lambda timeout: admin.create_topics([new], request_timeout=timeout), ASK_WITHIN)

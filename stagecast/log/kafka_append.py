@@ -39,14 +39,14 @@ PRODUCER: Config = {
 
 
 class Appender:
-    """A producer. Made in a coroutine, or with the `loop` given in a thread."""
+    """A producer for coroutines of `loop`. Making one takes some ms: do it in a thread."""
 
-    def __init__(self, config: Config, loop: asyncio.AbstractEventLoop | None = None) -> None:
+    def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
         self.broken = False
         """Whether librdkafka has said that it will never append again."""
         self.complaint = ""
         """What librdkafka complained of last, for error messages."""
-        self._loop = loop or asyncio.get_running_loop()
+        self._loop = loop
         self.since = self._loop.time()
         """When it was made, by the loop's clock."""
         self._ready = asyncio.Event()
