@@ -1,7 +1,8 @@
 """An exhaustive check of the way of a broadcast, on the product's own pure code.
 
 `python -m tests.model` walks every state that a small world can get into, breadth first, and prints for each scenario how many
-states there are, and the shortest way to a broken promise where one is expected. `test_model.py` runs the same scenarios.
+states there are, and the shortest way to a broken promise where one is expected. `test_model.py` runs the same scenarios;
+`test_path.py` walks at random through a larger world.
 
 What is the product's own code here, called as the product calls it: the transition table (`stagecast.event`: create, transition,
 delete, active), the broadcast's bytes, a host's merging of log and store (`pushy.heads.Heads`), a worker's hub (`pushy.hub.Hub`),
@@ -12,8 +13,7 @@ The promises:
 
     S1  a device never goes back in (gen, seq)            S4  one request is accepted at most once in a gen
     S2  a device shows only what was accepted             S5  the head never goes back
-    S3  one (gen, seq) is accepted at most once           S6  what a feed tells and what a worker welcomes
-                                                              with never goes back
+    S3  one (gen, seq) is accepted at most once           S6  what a feed tells, and a worker welcomes with, never goes back
     L1  quiescent: every device is connected and shows the head
 
 and of the hub alone, with slow readers:
