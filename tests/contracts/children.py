@@ -135,11 +135,13 @@ async def set_for_ever(url: str, record: str, key: str) -> None:
     """Sets one item by compare-and-set again and again; prints each version that is acknowledged."""
     store = await open_store(url)
     while True:
-        with contextlib.suppress(StoreError):
+        try:
             found = await store.read(record, key)
             now = found.version if found else None
             if done := await store.compare_and_set(record, key, str(now).encode(), now):
                 print(done.version, flush=True)
+        except StoreError:
+            await asyncio.sleep(0.05)  # else it takes a core from the server that is coming back
 
 
 async def increment(url: str, record: str, key: str, count: str) -> None:
