@@ -127,7 +127,8 @@ def _is_free(address: str) -> bool:
 async def _play(example: Path, ready: dict[str, Any], speed: float, once: bool, devices: int) -> int:
     body = json.loads((example / "event.json").read_text())
     event, data = body["id"], Path(ready["data"])
-    titles = [json.loads(line) for line in (example / "titles.ndjson").read_text().splitlines()]
+    catalogue = [json.loads(line) for line in (example / "titles.ndjson").read_text().splitlines()]
+    titles = [line for line in catalogue if "vector" in line]  # the others say what a stage likes
     members = tastes(titles, devices, random.Random(2026))
     key = (data / OPERATOR_KEY).read_text().strip()
     click.echo(f"{body['title']}: {len(body['plan'])} stages, {len(titles)} titles, {devices} devices")
@@ -137,9 +138,9 @@ async def _play(example: Path, ready: dict[str, Any], speed: float, once: bool, 
         )
         await stack.enter_async_context(api)
         await _create(api, body)
-        for kind, lines in (("titles", titles), ("members", members)):
+        for kind, lines in (("titles", catalogue), ("members", members)):
             got = await _call(api, "POST", f"/v1/stage-maps/{event}/import?kind={kind}", lines=lines)
-            click.echo(f"imported {got['imported']} {kind}")
+            click.echo(f"imported {got['imported']} lines of {kind}")
         audience = Audience(ready["ws"], load_keys(data / "keys.json"), [one["id"] for one in members], event)
         await stack.enter_async_context(audience)
         await _connect(audience)
