@@ -147,8 +147,9 @@ async def test_what_breaks_the_rules_ends_with_its_code(rig: Rig, frames: list[b
     async with await Raw.connect(rig.address) as raw:
         raw.put(b"".join(frames))
         with contextlib.suppress(ConnectionError):
-            await raw.send(bytes(100_000))  # on its way when the node closes: a reset would take the code with it
+            await raw.send(bytes(100_000))  # on its way when the node closes
         assert await raw.closed() == code
+        assert await asyncio.get_running_loop().sock_recv(raw.sock, 1) == b"", "an orderly end, no reset"
 
 
 async def test_the_session_rules_close_with_their_codes(rig: Rig) -> None:
@@ -186,6 +187,8 @@ async def test_a_request_that_drips_in_is_cut(tmp_path: Path) -> None:
             with contextlib.suppress(ConnectionError):
                 slow.put(request[i : i + 1])
             await asyncio.sleep(0.01)
+        else:
+            pytest.fail("it could go on for ever")
         assert await cut == b""
         (await rig.device()).sock.close()
 
