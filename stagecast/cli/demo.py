@@ -225,7 +225,8 @@ async def _hold_maps(api: httpx.AsyncClient, event: str, audience: Audience) -> 
         status = await _call(api, "GET", f"/v1/campaigns/{event}")
         raise click.ClickException(f"{audience.holding} of {count} devices hold their stage map after 60 s: {status}")
     line.end(
-        f"all {count} devices hold their stage map after {time.monotonic() - start:.1f} s; asked a server: {audience.fetches}"
+        f"all {count} devices hold their stage map after {time.monotonic() - start:.1f} s: "
+        f"{count - audience.fetches} pushed, {audience.fetches} fetched"
     )
 
 
