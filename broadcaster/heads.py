@@ -3,12 +3,14 @@
 Everything may raise what the ports raise: StoreUnavailable, and OutcomeUnknown from a compare-and-set.
 """
 
+import secrets
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from kv import KeyValue, OutcomeUnknown, Put
+from stagecast.audit import Act
 from stagecast.event import Accepted, Head
 from stagecast.plan import Plan
 from stagecast.records import (
@@ -17,6 +19,7 @@ from stagecast.records import (
     HISTORY_TTL,
     INDEX_SHARDS,
     RequiredMap,
+    audit_record,
     history_record,
     index_record,
     index_shard,
@@ -33,6 +36,7 @@ HISTORY_PAGE_BYTES = 64 * 1024
 _heads = msgspec.json.Decoder(Head)
 _plans = msgspec.json.Decoder(Plan)
 _entries = msgspec.json.Decoder(Accepted)
+_acts = msgspec.json.Decoder(Act)
 _required = msgspec.json.Decoder(RequiredMap)
 
 
@@ -190,6 +194,16 @@ class Heads:
         upto = max(found, default=0) if page.after else head.seq
         found.update((entry.seq, entry) for entry in head.accepted if after < entry.seq <= upto)
         return [found[seq] for seq in sorted(found)], upto if page.after else None
+
+    async def keep_act(self, head: Head, act: Act) -> None:
+        """Writes an act into the audit of this head's gen."""
+        key = f"{act.ts:016}-{secrets.token_hex(4)}"
+        await self._store.put([Put(audit_record(head.event, head.gen), key, msgspec.json.encode(act), HISTORY_TTL)])
+
+    async def acts(self, head: Head, after: str | None) -> tuple[list[tuple[str, Act]], bool]:
+        """A page of this gen's acts after key `after`, oldest first, each with its key; whether there are more."""
+        page = await self._store.page(audit_record(head.event, head.gen), after, HISTORY_PAGE_BYTES)
+        return [(item.key, _acts.decode(item.value)) for item in page.items], page.after is not None
 
     async def required_map(self, head: Head) -> RequiredMap | None:
         """The map version that devices should hold, by the last finished campaign of this gen."""

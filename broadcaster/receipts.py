@@ -4,7 +4,8 @@ The ledger starts from the receipts of the last LEFT_AFTER seconds, which is all
 often restarted, come to the same sums. Ages are by the log's stamps.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, assert_never
 
 import msgspec
 import structlog
@@ -12,7 +13,7 @@ import structlog
 from broadcaster.tail import PAUSE, follow
 from stagecast.clock import Clock
 from stagecast.log import MessageLog, Positions, Record, Topic
-from stagecast.receipts import LEFT_AFTER, Progress, Receipt, decode_receipt, progress
+from stagecast.receipts import LEFT_AFTER, HostBeat, Progress, Receipt, decode_counted, progress
 
 STATES_KEPT = 4
 """States per worker and event: the newest, and what it may be compared with while a broadcast is under way."""
@@ -23,10 +24,22 @@ RECEIPTS_PER_MS = 20
 the process, however many watch; fewer than 20 are added anew each time."""
 EXPIRE_EVERY_MS = 10_000
 KEEP_MS = int(LEFT_AFTER * 1000)
+HOSTS_MAX = 10_000
+"""Hosts whose beats are kept; over it beats are not taken (`refused`)."""
 
 Worker = tuple[str, int, str]
 """Host, worker, boot."""
 _log = structlog.get_logger()
+
+
+class HostLife(NamedTuple):
+    """What a host last said of itself."""
+
+    beat: HostBeat
+    ts: int
+    """When the log took it, wall ms."""
+    ahead: int
+    """By how many ms the host's clock is ahead of the log's, at most: the way to the log makes it look slower."""
 
 
 class Ledger:
@@ -38,6 +51,10 @@ class Ledger:
         self._sums: dict[str, tuple[int, int, Progress | None]] = {}
         """Event → when it was summed last, over how many receipts, the sum."""
         self._expired_at = 0
+        self.hosts: dict[str, HostLife] = {}
+        """Of the last KEEP_MS."""
+        self.before: Callable[[Receipt, int], None] | None = None
+        """Told of every receipt and its stamp before it is taken."""
         self.kept = 0
         self.refused = 0
         self.unreadable = 0
@@ -61,11 +78,32 @@ class Ledger:
         """Takes a batch of the log; what is no receipt is counted and passed over."""
         for record in records:
             try:
-                self.take(decode_receipt(record.value), record.ts)
+                counted = decode_counted(record.value)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 self.unreadable += 1
+                continue
+            match counted:
+                case Receipt():
+                    if self.before is not None:
+                        self.before(counted, record.ts)
+                    self.take(counted, record.ts)
+                case HostBeat():
+                    self.beat(counted, record.ts)
+                case never:
+                    assert_never(never)
         if now - self._expired_at >= EXPIRE_EVERY_MS:
             self._expire(now)
+
+    def beat(self, beat: HostBeat, ts: int) -> None:
+        """Takes note of a host's sign of life that the log stamped `ts`."""
+        if beat.host in self.hosts or len(self.hosts) < HOSTS_MAX:
+            self.hosts[beat.host] = HostLife(beat, ts, beat.ts - ts)
+        else:
+            self.refused += 1
+
+    def count(self, event: str) -> int:
+        """Workers with receipts of this event: what a sum over them costs."""
+        return len(self._events.get(event, {}))
 
     def progress(self, event: str, gen: int, seq: int, now: int) -> Progress:
         """How far (gen, seq) of this event has come. Of a large fleet it may be as old as RECEIPTS_PER_MS allows."""
@@ -81,6 +119,7 @@ class Ledger:
 
     def _expire(self, now: int) -> None:
         self._expired_at = now
+        self.hosts = {name: life for name, life in self.hosts.items() if now - life.ts <= KEEP_MS}
         for event, workers in list(self._events.items()):
             for worker, states in list(workers.items()):
                 for order in [order for order, (_, ts) in states.items() if now - ts > KEEP_MS]:
@@ -93,11 +132,13 @@ class Ledger:
                 self._sums.pop(event, None)
 
 
-async def keep_ledger(ledger: Ledger, log: MessageLog, clock: Clock, pause: float = PAUSE) -> None:
-    """Reads the receipts log into the ledger, for ever."""
+async def keep_ledger(
+    ledger: Ledger, log: MessageLog, clock: Clock, pause: float = PAUSE, reach: int = KEEP_MS
+) -> None:
+    """Reads the receipts log into the ledger, from `reach` ms before now, for ever."""
 
     async def start() -> Positions:
-        return await log.since(Topic.RECEIPTS, clock.now() - KEEP_MS)
+        return await log.since(Topic.RECEIPTS, clock.now() - reach)
 
     async for batch in follow(log, Topic.RECEIPTS, start, pause):
         ledger.read(batch, clock.now())

@@ -11,7 +11,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 from msgspec import Meta, Struct
 
-from stagecast.names import WIRE_INT_MAX, Count, EventId
+from stagecast.names import WIRE_INT_MAX, Count, EventId, MapVersion
 
 SILENT_AFTER = 15.0
 """Seconds without a receipt after which a host's connections count as not at the head."""
@@ -22,6 +22,22 @@ LATENCY_GROWTH = 1.1
 """Bucket i of a latency sketch holds (1.1^(i-1), 1.1^i] ms: ± 5 %, the mapping of DDSketch (Masson et al., VLDB 2019)."""
 BUCKET_MAX = math.ceil(math.log(WIRE_INT_MAX, LATENCY_GROWTH))
 """Of the longest time the wire can say."""
+APPS_MAX = 16
+"""Distinct `app` labels that one worker counts by; the others are OTHER_APP together."""
+OTHER_APP = "other"
+MAPS_MAX = 8
+"""Map versions that a receipt counts holders of: the newest ones."""
+ROWS_MAX = 200
+"""Rows by host or by app in a progress: those with the most devices behind; `hosts` still counts all."""
+SURE = 1.96
+"""Standard deviations of a 95 % confidence interval."""
+
+
+class AppCensus(Struct, frozen=True, array_like=True):
+    """Devices of one app, now."""
+
+    subscribed: Count = 0
+    at_or_past: Count = 0
 
 
 class Receipt(Struct, frozen=True, tag_field="t", tag="receipt"):
@@ -57,14 +73,42 @@ class Receipt(Struct, frozen=True, tag_field="t", tag="receipt"):
     """Subscribed devices that hold the map version the broadcast asks for, or a newer one; all, when it asks for none."""
     left: bool = False
     """A goodbye: this worker is gone and leaves the sums."""
+    maps: dict[MapVersion, Count] = {}
+    """Map version → subscribed devices that hold it; the MAPS_MAX newest."""
+    apps: dict[str, AppCensus] = {}
+    """`app` of the hello → its devices; at most APPS_MAX, and OTHER_APP."""
 
+
+class HostBeat(Struct, frozen=True, tag_field="t", tag="host"):
+    """A host's sign of life, under the log key `_`: how it is, whether anybody follows an event there or not."""
+
+    host: str
+    ts: int
+    """Wall ms of the host."""
+    connections: Count
+    limit: Count
+    """Connections that it takes at most."""
+    log_age: float
+    """Seconds since its feed read the last record of the log: beats come every 5 s, so a healthy one is below 10."""
+    accepting: bool
+    """Whether devices may come: false while it drains, or both its roads are silent."""
+
+
+Counted = Receipt | HostBeat
+"""What the receipts log holds."""
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Receipt)
+_counted = msgspec.json.Decoder(Counted)
 
 
-def encode_receipt(receipt: Receipt) -> bytes:
+def encode_receipt(receipt: Counted) -> bytes:
     return _encoder.encode(receipt)
+
+
+def decode_counted(data: bytes) -> Counted:
+    """A record of the receipts log. Raises msgspec.DecodeError (a ValueError) for anything that is none."""
+    return _counted.decode(data)
 
 
 def decode_receipt(data: bytes) -> Receipt:
@@ -86,6 +130,48 @@ def latency_quantile(buckets: dict[int, int], q: float) -> float | None:
         if rank < 0:
             return float(LATENCY_GROWTH**bucket * 2 / (1 + LATENCY_GROWTH))
     return None
+
+
+class Share(Struct, frozen=True):
+    """A share, with its 95 % confidence interval where it is a sample's; of a count of all, `low` = `value` = `high`."""
+
+    value: float
+    low: float
+    high: float
+
+
+def share_of(part: int, asked: int, whole: int) -> Share | None:
+    """`part` of `asked`, which were drawn at random from `whole`; None when nobody was asked. The interval is Wilson's (1927),
+    which stays inside 0…1 and is honest at the ends, where the usual one says ± 0."""
+    if asked <= 0:
+        return None
+    p = part / asked
+    if asked >= whole:
+        return Share(p, p, p)
+    z2 = SURE * SURE
+    middle = (p + z2 / (2 * asked)) / (1 + z2 / asked)
+    half = SURE / (1 + z2 / asked) * math.sqrt(p * (1 - p) / asked + z2 / (4 * asked * asked))
+    return Share(p, min(max(middle - half, 0.0), p), max(min(middle + half, 1.0), p))
+
+
+class HostProgress(Struct, frozen=True):
+    """One host's part in it."""
+
+    host: str
+    subscribed: int
+    at_or_past: int
+    written: int
+    pending: int
+    silent_since: int | None
+    """Its last sign of life, wall ms of the host, once that is older than 15 s; None while it speaks."""
+
+
+class AppProgress(Struct, frozen=True):
+    """One app's devices, by the census."""
+
+    app: str
+    subscribed: int
+    at_or_past: int
 
 
 class Progress(Struct, frozen=True):
@@ -111,6 +197,18 @@ class Progress(Struct, frozen=True):
     silent: int
     """Hosts that have said nothing for 15 s: counted in `subscribed`, at 0 `at_or_past`."""
     converged: bool
+    confirmed: Share | None = None
+    """Of the audience, how many have said that they show something: acks `switched` of those asked. While acks still come in, a
+    lower bound."""
+    by_host: tuple[HostProgress, ...] = ()
+    """The hosts with the most devices behind first; ROWS_MAX at most."""
+    by_app: tuple[AppProgress, ...] = ()
+    """Likewise, by the `app` of the hello."""
+    maps: dict[str, int] = {}
+    """Map version → subscribed devices that hold it, by the census; the newest ones."""
+    reached_ms: dict[str, int | None] = {}
+    """"50", "95", "99", "99.9" (per cent) → ms from the transition until the census had so many at it, at most a second and the
+    acks' window late; None while it is not so far."""
 
 
 class _Worker(NamedTuple):
@@ -156,7 +254,7 @@ def progress(event: str, receipts: Iterable[tuple[Receipt, float]], gen: int, se
             latency[bucket] = latency.get(bucket, 0) + count
     census = [(w.census, w.age) for w in present.values()]
     subscribed = sum(r.subscribed for r, _ in census)
-    at_or_past = sum(r.at_or_past for r, age in census if (r.gen, r.seq) >= (gen, seq) and age <= SILENT_AFTER)
+    at_or_past = sum(_at(r, age, gen, seq) for r, age in census)
     return Progress(
         e=event,
         gen=gen,
@@ -177,4 +275,62 @@ def progress(event: str, receipts: Iterable[tuple[Receipt, float]], gen: int, se
         hosts=len({r.host for r, _ in census}),
         silent=len({r.host for r, age in census if age > SILENT_AFTER}),
         converged=subscribed > 0 and at_or_past / subscribed >= CONVERGED,
+        confirmed=share_of(sum(r.switched for r in own), sum(r.asked for r in own), sum(r.audience for r in own)),
+        by_host=_by_host(census, own, gen, seq),
+        by_app=_by_app(census, gen, seq),
+        maps=_newest_maps(r for r, _ in census),
     )
+
+
+Aged = tuple[Receipt, float]
+
+
+def _by_host(census: list[Aged], own: list[Receipt], gen: int, seq: int) -> tuple[HostProgress, ...]:
+    there: dict[str, list[Aged]] = {}
+    for r, age in census:
+        there.setdefault(r.host, []).append((r, age))
+    sent: dict[str, tuple[int, int]] = {}
+    for r in own:
+        written, pending = sent.get(r.host, (0, 0))
+        sent[r.host] = written + r.written, pending + r.pending
+    rows = [
+        HostProgress(
+            host,
+            sum(r.subscribed for r, _ in workers),
+            sum(_at(r, age, gen, seq) for r, age in workers),
+            *sent.get(host, (0, 0)),
+            max(r.ts for r, _ in workers) if min(age for _, age in workers) > SILENT_AFTER else None,
+        )
+        for host, workers in there.items()
+    ]
+    rows.sort(key=lambda row: (row.at_or_past - row.subscribed, row.host))
+    return tuple(rows[:ROWS_MAX])
+
+
+def _by_app(census: list[Aged], gen: int, seq: int) -> tuple[AppProgress, ...]:
+    sums: dict[str, tuple[int, int]] = {}
+    for r, age in census:
+        current = _current(r, age, gen, seq)
+        for app, count in r.apps.items():
+            subscribed, at = sums.get(app, (0, 0))
+            sums[app] = subscribed + count.subscribed, at + (count.at_or_past if current else 0)
+    rows = [AppProgress(app, subscribed, at) for app, (subscribed, at) in sums.items()]
+    rows.sort(key=lambda row: (row.at_or_past - row.subscribed, row.app))
+    return tuple(rows[:ROWS_MAX])
+
+
+def _newest_maps(receipts: Iterable[Receipt]) -> dict[str, int]:
+    sums: dict[str, int] = {}
+    for r in receipts:
+        for version, count in r.maps.items():
+            sums[version] = sums.get(version, 0) + count
+    return {version: sums[version] for version in sorted(sums, reverse=True)[:MAPS_MAX]}
+
+
+def _current(r: Receipt, age: float, gen: int, seq: int) -> bool:
+    """Whether this worker's `at_or_past` says something of (gen, seq): it knows it, and it speaks."""
+    return (r.gen, r.seq) >= (gen, seq) and age <= SILENT_AFTER
+
+
+def _at(r: Receipt, age: float, gen: int, seq: int) -> int:
+    return r.at_or_past if _current(r, age, gen, seq) else 0

@@ -96,6 +96,16 @@ def history_record(event: str, gen: int) -> str:
     return f"history/{event}/{gen}"
 
 
+def audit_record(event: str, gen: int) -> str:
+    """Key = wall ms, 16 digits, `-`, 8 random hexadecimal digits → audit.Act; kept as long as history."""
+    return f"audit/{event}/{gen}"
+
+
+def series_record(event: str, gen: int) -> str:
+    """Key = seq, 16 digits, `-`, chunk, 6 digits → the chunk's points (broadcaster.series); kept as long as history."""
+    return f"series/{event}/{gen}"
+
+
 def registry_record(member: str) -> str:
     """Key = device id → Session. ttl = connection lifetime + grace."""
     return f"registry/{member}"
