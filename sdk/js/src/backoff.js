@@ -6,14 +6,14 @@
  * hammered.
  */
 
-/** Seconds; bounds every backoff but the first of a row, which the node alone decides. */
-const DELAY_MAX = 60;
+/** Milliseconds; bounds every backoff but the first of a row, which the node alone decides. */
+const DELAY_MAX = 60000;
 /** Seconds of connection after which the next failure is a first one again. */
 const STABLE_AFTER = 30;
 
 const STAY_AWAY = [1000, 1002, 1003, 1007, 1008, 1009, 4400, 4403, 4409];
 const BY_PLAN = [1001, 4000, 4001];
-export const UNAUTHORIZED = 4401;
+const UNAUTHORIZED = 4401;
 
 /** @typedef {{ seconds: number, newToken: boolean }} Wait Connect again after `seconds`, with a new token if it says so. */
 
@@ -25,50 +25,53 @@ export const UNAUTHORIZED = 4401;
  */
 export const uniform = (random, lo, hi) => lo + (hi - lo) * random();
 
-/** One device's memory of how its connections ended. */
-export class Reconnect {
-  #random;
-  #failures = 0;
-  #renewed = false;
+/**
+ * One device's memory of how its connections ended.
+ * @param {() => number} random in [0, 1)
+ */
+export function createReconnect(random) {
   /** The `back` in force, ms: this one before the first `welcome`. */
-  back = [2000, 5000];
+  let [low, high] = [2000, 5000];
+  let failures = 0;
+  let renewed = false;
 
-  /** @param {() => number} random in [0, 1) */
-  constructor(random) {
-    this.#random = random;
-  }
+  return {
+    /** The `back` in force, ms. */
+    back: () => [low, high],
 
-  /**
-   * A `welcome` or `goaway` said how to come back; ms. Bounds in the wrong order are put right.
-   * @param {[number, number]} back
-   */
-  steer([one, other]) {
-    this.back = [Math.min(one, other), Math.max(one, other)];
-  }
+    /**
+     * A `welcome` or `goaway` said how to come back; ms. Bounds in the wrong order are put right.
+     * @param {[number, number]} back
+     */
+    steer(back) {
+      low = Math.min(...back);
+      high = Math.max(...back);
+    },
 
-  /** A node took the token: the next 4401 is a first one. */
-  welcomed() {
-    this.#renewed = false;
-  }
+    /** A node took the token: the next 4401 is a first one. */
+    welcomed() {
+      renewed = false;
+    },
 
-  /**
-   * What to do after a close with `code` (1006: no close frame, or no connection at all) of a connection that was welcomed
-   * `stable` seconds ago (0: never). Null: stay away.
-   * @param {number} code
-   * @param {number} stable
-   * @returns {Wait | null}
-   */
-  after(code, stable) {
-    if (stable >= STABLE_AFTER) this.#failures = 0;
-    const [low, high] = this.back;
-    const newToken = code === UNAUTHORIZED;
-    if (STAY_AWAY.includes(code) || (newToken && this.#renewed)) return null;
-    if (newToken) this.#renewed = true;
-    const longest = high / 1000;
-    if (BY_PLAN.includes(code)) return { seconds: uniform(this.#random, low, high) / 1000, newToken };
-    if (newToken) return { seconds: uniform(this.#random, 0, high) / 1000, newToken };
-    const n = this.#failures;
-    this.#failures = Math.min(n + 1, 32);
-    return { seconds: uniform(this.#random, 0, n ? Math.min(DELAY_MAX, longest * 2 ** n) : longest), newToken };
-  }
+    /**
+     * What to do after a close with `code` (1006: no close frame, or no connection at all) of a connection that was welcomed
+     * `stable` seconds ago (0: never). Null: stay away.
+     * @param {number} code
+     * @param {number} stable
+     * @returns {Wait | null}
+     */
+    after(code, stable) {
+      if (stable >= STABLE_AFTER) failures = 0;
+      const newToken = code === UNAUTHORIZED;
+      if (STAY_AWAY.includes(code) || (newToken && renewed)) return null;
+      if (newToken) renewed = true;
+      const byPlan = BY_PLAN.includes(code);
+      let longest = high;
+      if (!byPlan && !newToken) {
+        if (failures) longest = Math.min(DELAY_MAX, high * 2 ** failures);
+        failures = Math.min(failures + 1, 32);
+      }
+      return { seconds: uniform(random, byPlan ? low : 0, longest) / 1000, newToken };
+    },
+  };
 }

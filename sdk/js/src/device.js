@@ -1,7 +1,7 @@
 /**
  * The device SDK for browsers: a device that connects, follows events and switches its stages.
  *
- *     const device = new Device("wss://live.example/ws", { device: "web", events: ["final"], token: freshToken });
+ *     const device = createDevice("wss://live.example/ws", { device: "web", events: ["final"], token: freshToken });
  *     device.on("stage", ({ stage, payload }) => show(stage, payload));
  *     device.connect();
  *
@@ -11,6 +11,8 @@
  * @typedef {import("./frames.js").StageMap} StageMap
  * @typedef {import("./frames.js").State} State
  * @typedef {import("./session.js").Effect} Effect
+ * @typedef {ReturnType<typeof setTimeout> | undefined} Timer
+ * @typedef {ReturnType<typeof createDevice>} Device
  *
  * @typedef {string | ((device: string) => string | Promise<string>)} TokenSource A device token, or where to get a fresh one
  *   for the device of this name: asked before the first connection, when the node says that it is due, and once after it was
@@ -29,7 +31,7 @@
  * @property {Page} [page] where `online`, `visibilitychange` and the like happen
  *
  * @typedef {{ addEventListener?: EventTarget["addEventListener"], removeEventListener?: EventTarget["removeEventListener"],
- *   document?: EventTarget, navigator?: { onLine?: boolean } }} Page
+ *   document?: Pick<EventTarget, "addEventListener" | "removeEventListener">, navigator?: { onLine?: boolean } }} Page
  *
  * @typedef {object} Change One switch.
  * @property {string} event
@@ -52,9 +54,9 @@
  * @property {{ id: string, kind: string, body: unknown }} message something for this device alone
  */
 
-import { Reconnect, uniform } from "./backoff.js";
-import { DEVICE, NAME } from "./frames.js";
-import { Session } from "./session.js";
+import { createReconnect, uniform } from "./backoff.js";
+import { NAME } from "./frames.js";
+import { createSession } from "./session.js";
 
 /** Seconds for TCP, TLS and the handshake. */
 const OPEN_WITHIN = 10;
@@ -69,133 +71,56 @@ const BODY_MAX = 65536;
 const ABNORMAL = 1006;
 /** The longest that setTimeout can, ms. */
 const TIMER_MAX = 2 ** 31 - 1;
-const WAKES = ["online", "offline", "pageshow"];
-const SIGHTS = ["visibilitychange", "resume"];
+const WAKES = ["online", "offline", "pageshow", "visibilitychange", "resume"];
 
-export class Device {
-  /** The device's name on the wire, the tab's suffix included. @readonly */
-  id;
-  /** Stage maps asked for by HTTP. */
-  fetches = 0;
-  /** Frames from the node that were none of the protocol's. */
-  dropped = 0;
-  #url;
-  #source;
+/** Monotonic seconds: the wall clock of a device may say anything, and jump. */
+const now = () => performance.now() / 1000;
+
+/**
+ * A device; `connect()` starts it. Throws TypeError or RangeError for an address or names that the protocol does not take.
+ * @param {string} url ws:// or wss://
+ * @param {Options} options
+ */
+export function createDevice(
+  url,
+  {
+    device,
+    events,
+    token: source,
+    app = "",
+    tab = tabSuffix(),
+    cache,
+    WebSocket = globalThis.WebSocket,
+    fetch = globalThis.fetch,
+    random = Math.random,
+    page = globalThis,
+  },
+) {
+  const id = device + tab;
+  if (!/^wss?:/.test(new URL(url).protocol)) throw new TypeError(`${url} is no ws:// or wss:// URL`);
+  if (!/^[A-Za-z0-9._:-]{1,64}$/.test(id)) throw new RangeError(`${id} is no device's name`);
+  events.forEach(checkEvent);
+  const session = createSession(id, events, random, app);
+  const reconnect = createReconnect(random);
+  /** @type {Record<string, Set<(detail: any) => unknown>>} */
+  const listeners = {};
   /** @type {string | null} */
-  #token = null;
-  #cache;
-  #WebSocket;
-  #fetch;
-  #random;
-  /** @type {Page} */
-  #page;
-  #session;
-  #reconnect;
-  /** @type {Map<string, Set<(detail: any) => unknown>>} */
-  #listeners = new Map();
+  let token = null;
+  let fetches = 0;
+  let dropped = 0;
   /** Differs whenever the device was started, stopped or lost its connection: what began before is out of date. */
-  #run = 0;
-  #running = false;
+  let run = 0;
+  let running = false;
   /** @type {WebSocket | null} */
-  #socket = null;
-  /** When a node took the token, on the connection that is open now. @type {number | null} */
-  #welcomedAt = null;
+  let socket = null;
+  /** When a node took the token, on the connection that is open now; 0: it did not. */
+  let welcomedAt = 0;
   /** The browser says that it is offline, and nothing is tried. */
-  #held = false;
-  /** The session's deadline. @type {ReturnType<typeof setTimeout> | undefined} */
-  #timer;
-  /** Until the next connection, or until it is given up. @type {ReturnType<typeof setTimeout> | undefined} */
-  #wait;
-
-  /**
-   * Throws TypeError or RangeError for an address or names that the protocol does not take.
-   * @param {string} url ws:// or wss://
-   * @param {Options} options
-   */
-  constructor(url, { device, events, token, app = "", tab = tabSuffix(), cache, ...given }) {
-    if (!/^wss?:/.test(new URL(url).protocol)) throw new TypeError(`${url} is no ws:// or wss:// URL`);
-    this.id = device + tab;
-    if (!DEVICE.test(this.id)) throw new RangeError(`${this.id} is no device's name`);
-    events.forEach(checkEvent);
-    this.#url = url;
-    this.#source = token;
-    this.#cache = cache;
-    this.#WebSocket = given.WebSocket ?? globalThis.WebSocket;
-    this.#fetch = given.fetch ?? globalThis.fetch.bind(globalThis);
-    this.#random = given.random ?? Math.random;
-    this.#page = given.page ?? globalThis;
-    this.#session = new Session(this.id, events, this.#random, app);
-    this.#reconnect = new Reconnect(this.#random);
-  }
-
-  /** Whether a node has welcomed the device on the connection that is open now. */
-  get connected() {
-    return this.#welcomedAt !== null;
-  }
-
-  /** The events it follows. */
-  get events() {
-    return this.#session.events;
-  }
-
-  /** The newest state it took. @param {string} event @returns {State | null} */
-  state(event) {
-    return this.#session.followed(event)?.state ?? null;
-  }
-
-  /** The stage map in use, its own or its cohort's. @param {string} event @returns {StageMap | null} */
-  stageMap(event) {
-    return this.#session.followed(event)?.map ?? null;
-  }
-
-  /** What the event's current stage shows now, or null. @param {string} event @returns {Payload} */
-  showing(event) {
-    return this.#session.followed(event)?.payload().payload ?? null;
-  }
-
-  /**
-   * Calls `listener` each time. For `stage`, the time until it returns, or until the promise it returns is settled, is what an ack
-   * says that applying took. Returns what ends it.
-   * @template {keyof Events} K
-   * @param {K} name
-   * @param {(detail: Events[K]) => unknown} listener
-   * @returns {() => void}
-   */
-  on(name, listener) {
-    const all = this.#listeners.get(name) ?? new Set();
-    this.#listeners.set(name, all.add(listener));
-    return () => void all.delete(listener);
-  }
-
-  /** Starts, and from now on comes back by itself, as the protocol says. */
-  connect() {
-    if (this.#running) return;
-    this.#running = true;
-    this.#listen("addEventListener");
-    const restored = this.events.map((event) => this.#restore(event));
-    const run = ++this.#run;
-    void Promise.all(restored).then(() => run === this.#run && this.#later(0));
-  }
-
-  /** Ends it. What it holds stays; `connect()` starts again. */
-  close() {
-    this.#running = false;
-    this.#listen("removeEventListener");
-    this.#disconnected();
-    clearTimeout(this.#timer);
-  }
-
-  /** Follows one more event. Throws RangeError over 8, or for no event id. @param {string} event */
-  follow(event) {
-    checkEvent(event);
-    this.#do(this.#session.follow(event));
-    if (this.#running) void this.#restore(event);
-  }
-
-  /** Follows it no longer and forgets what it holds of it. @param {string} event */
-  unfollow(event) {
-    this.#do(this.#session.unfollow(event));
-  }
+  let held = false;
+  /** The session's deadline. @type {Timer} */
+  let timer;
+  /** Until the next connection, or until it is given up. @type {Timer} */
+  let wait;
 
   // -- one connection after the other
 
@@ -203,148 +128,150 @@ export class Device {
    * @param {number} seconds
    * @param {boolean} [anyway] even if the browser says that it is offline
    */
-  #later(seconds, anyway = false) {
-    clearTimeout(this.#wait);
-    this.#wait = setTimeout(() => {
-      this.#held = !anyway && this.#page.navigator?.onLine === false;
-      if (this.#held) this.#later(OFFLINE_MAX, true);
-      else void this.#dial(this.#run);
+  function later(seconds, anyway = false) {
+    clearTimeout(wait);
+    wait = setTimeout(() => {
+      held = !anyway && page.navigator?.onLine === false;
+      if (held) later(OFFLINE_MAX, true);
+      else void dial(run);
     }, seconds * 1000);
   }
 
-  /** @param {number} run */
-  async #dial(run) {
-    /** @type {WebSocket} */
-    let socket;
+  /** @param {number} mine */
+  async function dial(mine) {
+    const isCurrent = () => run === mine; // the close of a socket that was replaced says nothing about its successor
     try {
-      this.#token ??= await this.#freshToken();
-      if (run !== this.#run) return;
-      socket = new this.#WebSocket(this.#url, "stagecast.v1");
+      token ??= await freshToken();
+      if (!isCurrent()) return;
+      socket = new WebSocket(url, "stagecast.v1");
     } catch (error) {
-      if (run === this.#run) this.#ended(ABNORMAL, String(error));
+      if (isCurrent()) ended(ABNORMAL, `${error}`);
       return;
     }
-    const token = this.#token;
-    const isCurrent = () => run === this.#run; // the close of a socket that was replaced says nothing about its successor
-    this.#socket = socket;
-    this.#wait = setTimeout(() => this.#ended(ABNORMAL, "unreachable"), OPEN_WITHIN * 1000);
+    wait = setTimeout(() => ended(ABNORMAL, "unreachable"), OPEN_WITHIN * 1000);
     socket.onopen = () => {
       if (!isCurrent()) return;
-      clearTimeout(this.#wait);
-      this.#do(this.#session.opened(token, now()));
+      clearTimeout(wait);
+      perform(session.opened(token ?? "", now()));
     };
-    socket.onmessage = ({ data }) => isCurrent() && this.#do(this.#session.receive(data, now()));
-    socket.onclose = ({ code, reason }) => isCurrent() && this.#ended(code, reason || `closed with ${code}`);
+    socket.onmessage = ({ data }) => isCurrent() && perform(session.receive(data, now()));
+    socket.onclose = ({ code, reason }) => isCurrent() && ended(code, reason);
     socket.onerror = () => {}; // its close follows
   }
 
   /** Leaves the connection, whatever has become of it. */
-  #disconnected() {
-    this.#run++;
-    clearTimeout(this.#wait);
-    this.#held = false;
-    this.#session.closed();
-    this.#socket?.close(1000);
-    this.#socket = this.#welcomedAt = null;
+  function disconnect() {
+    run++;
+    clearTimeout(wait);
+    held = false;
+    session.closed();
+    socket?.close(1000);
+    socket = null;
+    welcomedAt = 0;
   }
 
   /**
    * @param {number} code
    * @param {string} why
    */
-  #ended(code, why) {
-    const next = this.#reconnect.after(code, this.#welcomedAt === null ? 0 : now() - this.#welcomedAt);
-    this.#disconnected();
-    if (!next || (next.newToken && typeof this.#source === "string")) {
-      this.close();
-      this.#emit("ended", { code, why });
-      return;
+  function ended(code, why) {
+    const next = reconnect.after(code, welcomedAt && now() - welcomedAt);
+    disconnect();
+    if (next?.newToken) token = null;
+    if (!next || (next.newToken && typeof source === "string")) {
+      self.close();
+      emit("ended", { code, why });
+    } else {
+      later(next.seconds);
+      arm();
+      emit("disconnected", { code, why, seconds: next.seconds });
     }
-    if (next.newToken) this.#token = null;
-    this.#later(next.seconds);
-    this.#arm();
-    this.#emit("disconnected", { code, why, seconds: next.seconds });
-  }
-
-  /** @param {"addEventListener" | "removeEventListener"} how */
-  #listen(how) {
-    for (const name of WAKES) this.#page[how]?.(name, this.#wake);
-    for (const name of SIGHTS) this.#page.document?.[how](name, this.#wake);
   }
 
   /** The network changed, or the page was asleep: who was cut off then comes back spread out, not with everybody else. */
-  #wake = () => {
-    if (this.#held && this.#page.navigator?.onLine) this.#later(uniform(this.#random, 0, this.#reconnect.back[1]) / 1000);
-    this.#session.probe(now());
-    this.#arm();
-  };
+  function wake() {
+    if (held && page.navigator?.onLine) {
+      held = false;
+      later(uniform(random, 0, reconnect.back()[1]) / 1000);
+    }
+    session.probe(now());
+    arm();
+  }
+
+  /** @param {"addEventListener" | "removeEventListener"} how */
+  function listen(how) {
+    for (const name of WAKES) for (const target of [page, page.document]) target?.[how]?.(name, wake);
+  }
 
   // -- effects
 
   /** @param {Effect[]} effects */
-  #do(effects) {
-    const caughtUp = effects.some((effect) => effect.type === "Welcomed");
-    for (const effect of effects) this.#doOne(effect, caughtUp);
-    this.#arm();
+  function perform(effects) {
+    const caughtUp = effects[0]?.type === "Welcomed";
+    for (const effect of effects) performOne(effect, caughtUp);
+    arm();
   }
 
   /**
    * @param {Effect} effect
    * @param {boolean} caughtUp
    */
-  #doOne(effect, caughtUp) {
+  function performOne(effect, caughtUp) {
     switch (effect.type) {
       case "Send":
-        if (this.#socket?.readyState === 1) this.#socket.send(JSON.stringify(effect.frame));
+        if (socket?.readyState === 1) socket.send(JSON.stringify(effect.frame));
         break;
       case "Welcomed":
-        this.#reconnect.steer(effect.back);
-        this.#reconnect.welcomed();
-        this.#welcomedAt = now();
-        this.#emit("connected", { session: effect.sid });
+        reconnect.welcomed();
+        reconnect.steer(effect.back);
+        welcomedAt = now();
+        emit("connected", { session: effect.sid });
         break;
       case "Leaving":
-        if (effect.back) this.#reconnect.steer(effect.back);
+        if (effect.back) reconnect.steer(effect.back);
         break;
       case "Switched":
-        this.#switched(effect.state, { result: effect.result, payload: effect.payload, caughtUp, late: false });
+        switched(effect.state, effect.result, effect.payload, caughtUp, false);
         break;
       case "Filled":
-        this.#switched(effect.state, { result: "switched", payload: effect.payload, caughtUp, late: true });
+        switched(effect.state, "switched", effect.payload, caughtUp, true);
         break;
       case "MapHeld":
-        if (!effect.map.cohort) void this.#cache?.save(effect.map);
-        this.#emit("map", effect.map);
+        if (!effect.map.cohort) void cache?.save(effect.map);
+        emit("map", effect.map);
         break;
       case "FetchDue":
-        void this.#pull(effect);
+        void pull(effect);
         break;
       case "TokenDue":
-        if (typeof this.#source !== "string") void this.#renew();
+        if (typeof source !== "string") void renew(run);
         break;
       case "Refused":
-        this.#emit("refused", { event: effect.event, code: effect.code, text: effect.text });
+        emit("refused", effect);
         break;
       case "Message":
-        this.#emit("message", { id: effect.id, kind: effect.kind, body: effect.body });
+        emit("message", effect);
         break;
       case "Dropped":
-        this.dropped++;
+        dropped++;
         break;
       case "GiveUp":
-        this.#ended(ABNORMAL, effect.why);
+        ended(ABNORMAL, effect.why);
     }
   }
 
   /**
    * @param {State} state
-   * @param {Pick<Change, "result" | "payload" | "caughtUp" | "late">} how
+   * @param {Change["result"]} result
+   * @param {Payload} payload
+   * @param {boolean} caughtUp
+   * @param {boolean} late
    */
-  #switched(state, how) {
+  async function switched(state, result, payload, caughtUp, late) {
     const { e: event, gen, seq, stage, ts } = state;
-    if (stage === "gone") void this.#cache?.drop(event);
-    const applied = this.#emit("stage", { event, gen, seq, stage, ts, ...how });
-    void applied.then(() => this.state(event) === state && this.#session.applied(event, now()));
+    if (stage === "gone") void cache?.drop(event);
+    await emit("stage", { event, gen, seq, stage, ts, result, payload, caughtUp, late });
+    if (self.state(event) === state) session.applied(event, now());
   }
 
   /**
@@ -352,82 +279,159 @@ export class Device {
    * @param {K} name
    * @param {Events[K]} detail
    */
-  #emit(name, detail) {
-    const calls = [...(this.#listeners.get(name) ?? [])].map(async (listener) => listener(detail));
+  function emit(name, detail) {
+    const calls = [...(listeners[name] ?? [])].map(async (listener) => listener(detail));
     // One listener's error is no reason to keep anything from the others, or to lose the connection.
-    return Promise.all(calls.map((call) => call.catch((error) => console.error(error))));
+    return Promise.all(calls.map((call) => call.catch(console.error)));
   }
 
-  async #freshToken() {
-    if (typeof this.#source === "string") return this.#source;
-    /** @type {ReturnType<typeof setTimeout> | undefined} */
-    let timer;
-    const late = new Promise((_, reject) => {
-      timer = setTimeout(() => reject(new Error("the token took too long")), TOKEN_WITHIN * 1000);
-    });
-    try {
-      return /** @type {string} */ (await Promise.race([this.#source(this.id), late]));
-    } finally {
-      clearTimeout(timer);
-    }
+  /** @returns {Promise<string>} */
+  async function freshToken() {
+    if (typeof source === "string") return source;
+    return within(TOKEN_WITHIN, source(id));
   }
 
-  async #renew() {
-    const run = this.#run;
+  /** @param {number} mine */
+  async function renew(mine) {
     try {
-      this.#token = await this.#freshToken();
-      if (run === this.#run) this.#do(this.#session.renewed(this.#token, now()));
+      token = await freshToken();
+      if (run === mine) perform(session.renewed(token, now()));
     } catch {
-      this.#session.renewalFailed(now());
-      this.#arm();
+      session.renewalFailed(now());
+      arm();
     }
   }
 
   /** @param {import("./session.js").FetchDue} due */
-  async #pull({ event, url, etag }) {
-    this.fetches++;
+  async function pull({ event, url, etag }) {
+    fetches++;
     try {
-      const got = await this.#fetch(url, {
-        headers: { Authorization: `Bearer ${this.#token}`, ...(etag && { "If-None-Match": `"${etag}"` }) },
+      const got = await fetch(url, {
+        headers: { Authorization: `Bearer ${token}`, ...(etag && { "If-None-Match": `"${etag}"` }) },
         cache: "no-store", // the device is the cache
         credentials: "omit",
         signal: AbortSignal.timeout(FETCH_WITHIN * 1000),
       });
       const body = await got.text();
-      this.#do(this.#session.fetched(event, body.length > BODY_MAX ? 0 : got.status, body, now()));
+      perform(session.fetched(event, body.length > BODY_MAX ? 0 : got.status, body, now()));
     } catch {
-      this.#session.fetchFailed(event);
-      this.#arm();
+      session.fetchFailed(event);
+      arm();
     }
   }
 
   /** @param {string} event */
-  async #restore(event) {
-    const map = await this.#cache?.load(event);
-    if (map) this.#do(this.#session.restored(map, now()));
+  async function restore(event) {
+    const map = await cache?.load(event);
+    if (map) perform(session.restored(map, now()));
   }
 
-  // -- the one timer
-
-  #arm() {
-    clearTimeout(this.#timer);
-    const deadline = this.#session.deadline();
-    if (deadline === null || !this.#running) return;
-    const ms = Math.min(Math.max(0, Math.ceil((deadline - now()) * 1000)), TIMER_MAX);
-    this.#timer = setTimeout(() => this.#do(this.#session.expire(now())), ms);
+  /** The one timer for all that the session plans. */
+  function arm() {
+    clearTimeout(timer);
+    const deadline = session.deadline();
+    if (running && deadline < Infinity)
+      timer = setTimeout(
+        () => perform(session.expire(now())),
+        Math.min(Math.max(0, Math.ceil((deadline - now()) * 1000)), TIMER_MAX),
+      );
   }
+
+  const self = {
+    /** The device's name on the wire, the tab's suffix included. */
+    id,
+
+    /** Whether a node has welcomed the device on the connection that is open now. */
+    get connected() {
+      return welcomedAt > 0;
+    },
+
+    /** Stage maps asked for by HTTP. */
+    get fetches() {
+      return fetches;
+    },
+
+    /** Frames from the node that were none of the protocol's. */
+    get dropped() {
+      return dropped;
+    },
+
+    /** The events it follows. */
+    events: session.events,
+
+    /** The newest state it took. @param {string} event */
+    state: (event) => session.followed(event)?.state() ?? null,
+
+    /** The stage map in use, its own or its cohort's. @param {string} event */
+    stageMap: (event) => session.followed(event)?.map() ?? null,
+
+    /** What the event's current stage shows now, or null. @param {string} event */
+    showing: (event) => session.followed(event)?.payload().payload ?? null,
+
+    /**
+     * Calls `listener` each time. For `stage`, the time until it returns, or until the promise it returns is settled, is what an
+     * ack says that applying took. Returns what ends it.
+     * @template {keyof Events} K
+     * @param {K} name
+     * @param {(detail: Events[K]) => unknown} listener
+     * @returns {() => void}
+     */
+    on(name, listener) {
+      const all = (listeners[name] ??= new Set());
+      all.add(listener);
+      return () => void all.delete(listener);
+    },
+
+    /** Starts, and from now on comes back by itself, as the protocol says. */
+    connect() {
+      if (running) return;
+      running = true;
+      listen("addEventListener");
+      const mine = ++run;
+      void Promise.all(session.events().map(restore)).then(() => run === mine && later(0));
+    },
+
+    /** Ends it. What it holds stays; `connect()` starts again. */
+    close() {
+      running = false;
+      listen("removeEventListener");
+      disconnect();
+      clearTimeout(timer);
+    },
+
+    /** Follows one more event. Throws RangeError over 8, or for no event id. @param {string} event */
+    follow(event) {
+      checkEvent(event);
+      perform(session.follow(event));
+      if (running) void restore(event);
+    },
+
+    /** Follows it no longer and forgets what it holds of it. @param {string} event */
+    unfollow: (event) => perform(session.unfollow(event)),
+  };
+  return self;
 }
 
-/** Monotonic seconds: the wall clock of a device may say anything, and jump. */
-const now = () => performance.now() / 1000;
-
-/** What tells a tab from others of its browser: one node keeps one connection per device. */
-function tabSuffix() {
-  const drawn = crypto.getRandomValues(new Uint8Array(8));
-  return `.${Array.from(drawn, (byte) => (byte % 36).toString(36)).join("")}`;
-}
+/** What tells a tab from others of its browser: a node keeps one connection per device. */
+const tabSuffix = () => `.${Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) => (byte % 36).toString(36)).join("")}`;
 
 /** @param {string} event */
 function checkEvent(event) {
   if (!NAME.test(event)) throw new RangeError(`${event} is no event's id`);
+}
+
+/**
+ * What `promised` gives. Throws when it takes longer.
+ * @template T
+ * @param {number} seconds
+ * @param {T | Promise<T>} promised
+ * @returns {Promise<T>}
+ */
+function within(seconds, promised) {
+  return new Promise((resolve, reject) => {
+    const limit = setTimeout(() => reject(new Error("the token took too long")), seconds * 1000);
+    Promise.resolve(promised)
+      .then(resolve, reject)
+      .finally(() => clearTimeout(limit));
+  });
 }

@@ -9,13 +9,13 @@
  *   ack: AckPolicy | null }} State An event's current state.
  * @typedef {{ t: "map", e: string, gen: number, map: string, stages: Record<string, Payload>, default: Payload, ttl: number,
  *   cohort: boolean }} StageMap What prefetch gives one member (or a cohort) for one event; `ttl` in seconds.
- * @typedef {{ t: "welcome", sid: string, now: number, ping: number, back: [number, number], refresh: number | null,
+ * @typedef {{ t: "welcome", sid: string, ping: number, back: [number, number], refresh: number | null,
  *   maps: string | null, state: State[] }} Welcome
  * @typedef {{ t: "hint", e: string, gen: number, map: string, w: number }} Hint
- * @typedef {{ t: "msg", id: string, kind: string, body: unknown }} Msg
- * @typedef {{ t: "pong", c: number, now: number }} Pong
- * @typedef {{ t: "goaway", why: string, back: [number, number] | null }} Goaway
- * @typedef {{ t: "err", code: string, e: string | null, text: string }} Err
+ * @typedef {{ t: "msg", id: string, kind: string, body?: unknown }} Msg
+ * @typedef {{ t: "pong", c: number }} Pong
+ * @typedef {{ t: "goaway", why: string, back?: [number, number] | null }} Goaway
+ * @typedef {{ t: "err", code: string, e?: string | null, text?: string }} Err
  * @typedef {Welcome | State | StageMap | Hint | Msg | Pong | Goaway | Err} NodeFrame
  *
  * @typedef {(value: any) => boolean} Check
@@ -23,20 +23,16 @@
 
 /** Event ids and stages. */
 export const NAME = /^[a-z0-9._-]{1,64}$/;
-export const DEVICE = /^[A-Za-z0-9._:-]{1,64}$/;
 const VERSION = /^\d{13}-[A-Za-z0-9._-]{1,48}$/;
 
 /** @type {Check} */
 const text = (value) => typeof value === "string";
 /** @type {Check} */
-const count = (value) => Number.isSafeInteger(value) && value >= 0;
-/** @type {Check} */
 const number = (value) => typeof value === "number";
 /** @type {Check} */
-const any = () => true;
+const count = (value) => Number.isSafeInteger(value) && value >= 0;
 /** @type {(lo: number, hi: number) => Check} */
 const within = (lo, hi) => (value) => number(value) && value >= lo && value <= hi;
-const seconds = within(0, Number.MAX_SAFE_INTEGER);
 /** @type {(pattern: RegExp) => Check} */
 const like = (pattern) => (value) => text(value) && pattern.test(value);
 /** @type {(check: Check) => Check} */
@@ -46,10 +42,11 @@ const optional = (check) => (value) => value === undefined || check(value);
 /** @type {Check} */
 const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 /** @type {(fields: Record<string, Check>) => Check} */
-const shape = (fields) => (value) => isObject(value) && Object.keys(fields).every((name) => fields[name](value[name]));
+const shape = (fields) => (value) => isObject(value) && Object.keys(fields).every((field) => fields[field](value[field]));
 
 const name = like(NAME);
 const version = like(VERSION);
+const seconds = within(0, Number.MAX_SAFE_INTEGER);
 /** @type {Check} */
 const back = (value) => Array.isArray(value) && value.length === 2 && value.every(count);
 const place = { e: name, gen: count };
@@ -60,41 +57,34 @@ const state = shape({
   ts: count,
   map: orNull(version),
   fetch: count,
-  ack: orNull(shape({ p: (p) => count(p) && p > 0 && p <= 2 ** 32, w: count })),
+  ack: orNull(shape({ p: (p) => count(p) && within(1, 2 ** 32)(p), w: count })),
 });
-const map = {
+const map = shape({
   ...place,
   map: version,
-  stages: /** @type {Check} */ ((value) => isObject(value) && Object.keys(value).every(name)),
+  stages: (stages) => isObject(stages) && Object.keys(stages).every(name),
   ttl: optional(seconds),
-  cohort: optional((value) => typeof value === "boolean"),
-};
+  cohort: optional((cohort) => typeof cohort === "boolean"),
+  refresh_after: optional(orNull(seconds)),
+});
 
 /** @type {Record<string, Check>} */
 const FRAMES = {
   welcome: shape({
     sid: text,
-    now: count,
     ping: within(0.01, 86400),
     back,
     refresh: orNull(seconds),
     maps: orNull(text),
-    state: (value) => Array.isArray(value) && value.every(state),
+    state: (states) => Array.isArray(states) && states.every(state),
   }),
   state,
-  map: shape(map),
+  map,
   hint: shape({ ...place, map: version, w: count }),
-  msg: shape({ id: text, kind: text, body: any }),
-  pong: shape({ c: number, now: count }),
+  msg: shape({ id: text, kind: text }),
+  pong: shape({ c: number }),
   goaway: shape({ why: text, back: optional(orNull(back)) }),
   err: shape({ code: text, e: optional(orNull(text)), text: optional(text) }),
-};
-
-/** What may be left out of a frame. @type {Record<string, object>} */
-const DEFAULTS = {
-  msg: { body: null },
-  goaway: { back: null },
-  err: { e: null, text: "" },
 };
 
 /**
@@ -107,27 +97,27 @@ export function decodeFrame(data) {
   if (!isObject(frame) || !text(frame.t)) return undefined;
   if (!Object.hasOwn(FRAMES, frame.t)) return null;
   if (!FRAMES[frame.t](frame)) return undefined;
-  return frame.t === "map" ? asMap(frame) : { ...DEFAULTS[frame.t], ...frame };
+  return frame.t === "map" ? completed(frame) : frame;
 }
 
 /**
- * The body of a pull: the event's map, and after how many seconds to ask again; undefined for anything else.
+ * The body of a pull: the event's map, and after how many seconds to ask again (0: not said); undefined for anything else.
  * @param {unknown} body
  * @param {string} event
- * @returns {{ map: StageMap, refreshAfter: number | null } | undefined}
+ * @returns {{ map: StageMap, after: number } | undefined}
  */
 export function decodePulledMap(body, event) {
   const pulled = parsed(body);
-  if (!shape({ ...map, refresh_after: optional(orNull(seconds)) })(pulled) || pulled.e !== event) return undefined;
-  return { map: asMap(pulled), refreshAfter: pulled.refresh_after ?? null };
+  return map(pulled) && pulled.e === event ? { map: completed(pulled), after: pulled.refresh_after ?? 0 } : undefined;
 }
 
 /**
- * @param {any} pulled
+ * A map with all that may be left out of it, and nothing that only concerns its pull.
+ * @param {any} frame
  * @returns {StageMap}
  */
-function asMap({ e, gen, map, stages, default: fallback = null, ttl = 86400, cohort = false }) {
-  return { t: "map", e, gen, map, stages, default: fallback, ttl, cohort };
+function completed({ refresh_after, ...map }) {
+  return { default: null, ttl: 86400, cohort: false, ...map, t: "map" };
 }
 
 /** @param {any} data */

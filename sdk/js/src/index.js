@@ -1,2 +1,2 @@
 export { mapCache } from "./cache.js";
-export { Device } from "./device.js";
+export { createDevice } from "./device.js";

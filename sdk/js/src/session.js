@@ -1,7 +1,7 @@
 /**
  * The device's side of `stagecast.v1`, without a socket: frames and moments in, effects out.
  *
- * A `Session` lives as long as the device and sees many connections. A driver tells it what happened (`opened`, `receive`,
+ * A session lives as long as the device and sees many connections. A driver tells it what happened (`opened`, `receive`,
  * `closed`, `fetched`, …), each time with `now` in monotonic seconds, does the effects that come back, in order, and calls
  * `expire` at `deadline()`. All chance is drawn from the `random` given. The phases:
  *
@@ -26,6 +26,7 @@
  * @typedef {import("./frames.js").State} State
  * @typedef {import("./followed.js").Switched} Switched
  * @typedef {import("./followed.js").Filled} Filled
+ * @typedef {import("./followed.js").Followed} Followed
  *
  * @typedef {{ t: "hello", token: string, device: string, app: string, at: Position[] } | { t: "sub", at: Position[] }
  *   | { t: "unsub", e: string[] } | import("./followed.js").Ack | { t: "ping", c: number, at?: Position[] }
@@ -49,7 +50,7 @@
  */
 
 import { uniform } from "./backoff.js";
-import { Followed, jittered } from "./followed.js";
+import { followed, jittered } from "./followed.js";
 import { decodeFrame, decodePulledMap } from "./frames.js";
 
 /** Events that can be followed at once. */
@@ -62,268 +63,82 @@ const CENSUS_WITHIN = 45;
 const RENEW_EVERY_MIN = 10;
 /** Seconds between two probes at least: a tab may be switched to and fro faster than a node likes pings. */
 const PROBE_EVERY_MIN = 5;
+const NEVER = Infinity;
 
-export class Session {
+/**
+ * @param {string} device
+ * @param {string[]} events
+ * @param {() => number} random in [0, 1)
+ * @param {string} app
+ */
+export function createSession(device, events, random, app) {
   /** @type {Phase} */
-  phase = "away";
-  #device;
-  #app;
-  #random;
+  let phase = "away";
   /** @type {Map<string, Followed>} */
-  #followed = new Map();
+  const all = new Map();
   /** What the node was told last of each event. @type {Map<string, string>} */
-  #told = new Map();
+  let told = new Map();
   /** @type {string | null} */
-  #maps = null;
-  #ping = CENSUS_WITHIN;
+  let maps = null;
+  let ping = CENSUS_WITHIN;
   /** @type {number | null} */
-  #refresh = null;
-  /** @type {number | null} */
-  #pingAt = null;
-  #censusDrawn = false;
-  /** Welcome, pong or close: by when the node owes us something. @type {number | null} */
-  #answerBy = null;
-  #pinged = -1;
-  /** @type {number | null} */
-  #tokenAt = null;
+  let refresh = null;
+  let censusDrawn = false;
+  let pinged = -1;
+  let pingAt = NEVER;
+  let tokenAt = NEVER;
+  /** Welcome, pong or close: by when the node owes us something. */
+  let answerBy = NEVER;
 
-  /**
-   * @param {string} device
-   * @param {string[]} events
-   * @param {() => number} random in [0, 1)
-   * @param {string} app
-   */
-  constructor(device, events, random, app) {
-    this.#device = device;
-    this.#random = random;
-    this.#app = app;
-    for (const event of events) this.#add(event);
-  }
+  const isOpen = () => phase === "open";
+  const speaks = () => isOpen() || phase === "greeting";
+  /** @type {(frame: DeviceFrame) => Send} */
+  const send = (frame) => ({ type: "Send", frame });
+  /** @type {(one: Followed) => string} */
+  const place = (one) => JSON.stringify(one.position());
 
-  get events() {
-    return [...this.#followed.keys()];
-  }
-
-  /**
-   * All that is held of an event; undefined for one it does not follow.
-   * @param {string} event
-   */
-  followed(event) {
-    return this.#followed.get(event);
-  }
-
-  // -- what the driver tells
-
-  /**
-   * A connection is there: says hello, which also subscribes.
-   * @param {string} token
-   * @param {number} now
-   * @returns {Effect[]}
-   */
-  opened(token, now) {
-    this.phase = "greeting";
-    this.#answerBy = now + ANSWER_WITHIN;
-    const all = [...this.#followed.values()];
-    this.#tell(all);
-    const at = all.map((one) => one.position);
-    return [{ type: "Send", frame: { t: "hello", token, device: this.#device, app: this.#app, at } }];
-  }
-
-  /**
-   * A message arrived.
-   * @param {unknown} data
-   * @param {number} now
-   * @returns {Effect[]}
-   */
-  receive(data, now) {
-    if (this.phase === "away" || this.phase === "given up") return [];
-    const frame = decodeFrame(data);
-    if (frame === undefined) return [{ type: "Dropped" }];
-    if (frame === null) return [];
-    const { t } = frame;
-    if ((t === "welcome") !== (this.phase === "greeting") && t !== "goaway")
-      return this.#giveUp(`a ${t} while ${this.phase}`);
-    if (t === "welcome") this.phase = "open";
-    if (t === "goaway") this.phase = "leaving";
-    const effects = this.#take(frame, now);
-    this.#drawCensus(now);
-    return effects;
-  }
-
-  /** The connection is gone, whoever ended it. Planned fetches and held maps stay. */
-  closed() {
-    this.phase = "away";
-    this.#pingAt = this.#answerBy = this.#tokenAt = null;
-    this.#censusDrawn = false;
-    for (const one of this.#followed.values()) one.disconnected();
-  }
-
-  /**
-   * Throws RangeError over 8 events.
-   * @param {string} event
-   * @returns {Effect[]}
-   */
-  follow(event) {
-    if (this.#followed.has(event)) return [];
-    const added = this.#add(event);
-    return this.#speaks ? [this.#subscribe(added)] : [];
-  }
-
-  /**
-   * Forgets all that is held of the event.
-   * @param {string} event
-   * @returns {Effect[]}
-   */
-  unfollow(event) {
-    this.#told.delete(event);
-    return this.#followed.delete(event) && this.#speaks ? [{ type: "Send", frame: { t: "unsub", e: [event] } }] : [];
-  }
-
-  /**
-   * What `Switched` said is on the screen: the ack will say how long it took.
-   * @param {string} event
-   * @param {number} now
-   */
-  applied(event, now) {
-    this.#followed.get(event)?.applied(now);
-  }
-
-  /**
-   * The answer to TokenDue; tells the node, if the connection is still there.
-   * @param {string} token
-   * @param {number} now
-   * @returns {Effect[]}
-   */
-  renewed(token, now) {
-    if (this.phase !== "open") return [];
-    if (this.#refresh !== null) this.#tokenAt = now + Math.max(this.#refresh, RENEW_EVERY_MIN);
-    return [{ type: "Send", frame: { t: "auth", token } }];
-  }
-
-  /**
-   * No token to be had: asked for again soon; there is grace after its end.
-   * @param {number} now
-   */
-  renewalFailed(now) {
-    if (this.phase === "open") this.#tokenAt = now + uniform(this.#random, 5, 15);
-  }
-
-  /**
-   * The HTTP answer to FetchDue. Anything but 304 and a 200 that holds the event's map is a failure.
-   * @param {string} event
-   * @param {number} status
-   * @param {string} body
-   * @param {number} now
-   * @returns {Effect[]}
-   */
-  fetched(event, status, body, now) {
-    const one = this.#followed.get(event);
-    if (!one) return [];
-    const got = status === 200 ? decodePulledMap(body, event) : undefined;
-    if (!got && status !== 304) {
-      one.fetchFailed();
-      return status === 200 ? [{ type: "Dropped" }] : [];
-    }
-    const before = one.map;
-    const filled = one.fetched(got?.map ?? null, got?.refreshAfter ?? null, now);
-    this.#drawCensus(now);
-    return this.#mapEffects(one, before, filled);
-  }
-
-  /**
-   * No HTTP answer to FetchDue.
-   * @param {string} event
-   */
-  fetchFailed(event) {
-    this.#followed.get(event)?.fetchFailed();
-  }
-
-  /**
-   * A map that the device kept from an earlier life; it still has `map.ttl` seconds.
-   * @param {StageMap} map
-   * @param {number} now
-   * @returns {Effect[]}
-   */
-  restored(map, now) {
-    const one = this.#followed.get(map.e);
-    const filled = one?.hold(map, now);
-    this.#drawCensus(now);
-    return filled ? [filled] : [];
-  }
-
-  /**
-   * Something suggests that the connection may be dead (the network changed, the page was asleep): ask soon.
-   * @param {number} now
-   */
-  probe(now) {
-    if (this.#pingAt !== null && this.#answerBy === null && now - this.#pinged / 1000 >= PROBE_EVERY_MIN)
-      this.#pingAt = Math.min(this.#pingAt, now + this.#random());
-  }
-
-  /** When to call `expire`, in seconds; null: not before something else happens. */
-  deadline() {
-    /** @type {(number | null)[]} */
-    const moments = [this.#answerBy];
-    const open = this.phase === "open";
-    for (const one of this.#followed.values()) {
-      moments.push(...one.moments);
-      if (one.ack && (open || this.phase === "leaving")) moments.push(one.ack.at);
-      if (open) moments.push(one.askAt);
-    }
-    if (open) moments.push(this.#tokenAt, this.#answerBy === null ? this.#pingAt : null);
-    const known = moments.filter((moment) => moment !== null);
-    return known.length ? Math.min(...known) : null;
-  }
-
-  /**
-   * Does what is due. Call it at `deadline()`; earlier or later does no harm.
-   * @param {number} now
-   * @returns {Effect[]}
-   */
-  expire(now) {
-    if (isDue(this.#answerBy, now)) return this.#giveUp(`no answer from the node while ${this.phase}`);
-    const effects = [...this.#followed.values()].flatMap((one) => this.#expireEvent(one, now));
-    this.#drawCensus(now);
-    if (this.phase === "open") effects.push(...this.#expireConnection(now));
-    return effects;
-  }
-
-  // -- inside
-
-  get #speaks() {
-    return this.phase === "greeting" || this.phase === "open";
+  /** @param {string} event */
+  function add(event) {
+    if (all.size >= EVENTS_MAX) throw new RangeError("at most 8 events can be followed");
+    const one = followed(event, device, random);
+    all.set(event, one);
+    return one;
   }
 
   /**
    * @param {string} why
    * @returns {Effect[]}
    */
-  #giveUp(why) {
-    this.phase = "given up";
-    this.#answerBy = null;
+  function giveUp(why) {
+    phase = "given up";
+    answerBy = NEVER;
     return [{ type: "GiveUp", why }];
   }
 
-  /** @param {string} event */
-  #add(event) {
-    if (this.#followed.size >= EVENTS_MAX) throw new RangeError(`at most ${EVENTS_MAX} events can be followed`);
-    const added = new Followed(event, this.#device, this.#random);
-    this.#followed.set(event, added);
-    return added;
+  /** @param {Followed} one */
+  function subscribe(one) {
+    told.set(one.event, place(one));
+    return send({ t: "sub", at: [one.position()] });
   }
 
-  /** @param {Followed[]} all */
-  #tell(all) {
-    this.#told = new Map(all.map((one) => [one.event, JSON.stringify(one.position)]));
+  /** The events whose positions the node wants to hear. */
+  const known = () => [...all.values()].filter((one) => !one.refused);
+  const changed = () => known().some((one) => told.get(one.event) !== place(one));
+
+  /** @returns {Position[]} */
+  function tell() {
+    told = new Map(known().map((one) => [one.event, place(one)]));
+    return known().map((one) => one.position());
   }
 
   /**
-   * @param {Followed} one
-   * @returns {Effect}
+   * Something was applied: the next ping comes sooner. Drawn once until that ping, however much is applied.
+   * @param {number} now
    */
-  #subscribe(one) {
-    this.#told.set(one.event, JSON.stringify(one.position));
-    return { type: "Send", frame: { t: "sub", at: [one.position] } };
+  function drawCensus(now) {
+    if (!isOpen() || censusDrawn || !changed()) return;
+    censusDrawn = true;
+    pingAt = Math.min(pingAt, now + uniform(random, 0, Math.min(CENSUS_WITHIN, ping)));
   }
 
   /**
@@ -331,83 +146,53 @@ export class Session {
    * @param {number} now
    * @returns {Effect[]}
    */
-  #take(frame, now) {
+  function take(frame, now) {
+    const one = all.get(/** @type {{ e?: string }} */ (frame).e ?? "");
     switch (frame.t) {
       case "welcome":
-        this.#answerBy = null;
-        this.#maps = frame.maps;
-        this.#ping = frame.ping;
-        this.#refresh = frame.refresh;
-        this.#pingAt = now + jittered(this.#random, frame.ping);
-        this.#tokenAt = frame.refresh === null ? null : now + frame.refresh;
+        answerBy = NEVER;
+        ({ maps, ping, refresh } = frame);
+        pingAt = now + jittered(random, ping);
+        tokenAt = now + (refresh ?? NEVER);
         return [
           { type: "Welcomed", sid: frame.sid, back: frame.back },
-          ...frame.state.flatMap((state) => this.#state(state, now)),
+          ...frame.state.flatMap((state) => take({ ...state, t: "state" }, now)),
         ];
       case "state":
-        return this.#state(frame, now);
-      case "map": {
-        const one = this.#followed.get(frame.e);
-        return one ? this.#mapEffects(one, one.map, one.hold(frame, now)) : [];
-      }
+        return some(one?.take(frame, now));
+      case "map":
+        return one ? held(one, () => one.hold(frame, now)) : [];
       case "hint":
-        this.#followed.get(frame.e)?.hinted(frame, now);
+        one?.hinted(frame, now);
         return [];
       case "msg":
-        return [{ type: "Message", id: frame.id, kind: frame.kind, body: frame.body }];
+        return [{ type: "Message", id: frame.id, kind: frame.kind, body: frame.body ?? null }];
       case "pong":
-        if (frame.c === this.#pinged && this.phase === "open") this.#answerBy = null;
+        if (frame.c === pinged && isOpen()) answerBy = NEVER;
         return [];
       case "goaway":
-        this.#answerBy = now + ANSWER_WITHIN;
-        return [{ type: "Leaving", why: frame.why, back: frame.back }];
-      case "err": {
-        const one = this.#followed.get(frame.e ?? "");
+        answerBy = now + ANSWER_WITHIN;
+        return [{ type: "Leaving", why: frame.why, back: frame.back ?? null }];
+      case "err":
         if (one) {
           one.refused = true;
-          one.askAt = now + uniform(this.#random, 30, 60);
+          one.askAt = now + uniform(random, 30, 60);
         }
-        return [{ type: "Refused", event: frame.e, code: frame.code, text: frame.text }];
-      }
+        return [{ type: "Refused", event: frame.e ?? null, code: frame.code, text: frame.text ?? "" }];
     }
   }
 
   /**
-   * @param {State} state
-   * @param {number} now
-   * @returns {Effect[]}
-   */
-  #state(state, now) {
-    const switched = this.#followed.get(state.e)?.take(state, now);
-    return switched ? [switched] : [];
-  }
-
-  /**
+   * What comes of holding another map.
    * @param {Followed} one
-   * @param {StageMap | null} before
-   * @param {Filled | null} filled evaluated after `before`
+   * @param {() => Filled | null} hold
    * @returns {Effect[]}
    */
-  #mapEffects(one, before, filled) {
-    /** @type {Effect[]} */
-    const effects = one.map && one.map !== before ? [{ type: "MapHeld", map: one.map }] : [];
-    return filled ? [...effects, filled] : effects;
-  }
-
-  /** The events whose positions the node wants to hear, and whether it was told otherwise of any. */
-  #positions() {
-    const known = [...this.#followed.values()].filter((one) => !one.refused);
-    return { known, changed: known.some((one) => this.#told.get(one.event) !== JSON.stringify(one.position)) };
-  }
-
-  /**
-   * Something was applied: the next ping comes sooner. Drawn once until that ping, however much is applied.
-   * @param {number} now
-   */
-  #drawCensus(now) {
-    if (this.phase !== "open" || this.#censusDrawn || this.#pingAt === null || !this.#positions().changed) return;
-    this.#censusDrawn = true;
-    this.#pingAt = Math.min(this.#pingAt, now + uniform(this.#random, 0, Math.min(CENSUS_WITHIN, this.#ping)));
+  function held(one, hold) {
+    const before = one.map();
+    const filled = hold();
+    const map = one.map();
+    return some(map !== before && map && { type: "MapHeld", map }, filled);
   }
 
   /**
@@ -415,39 +200,23 @@ export class Session {
    * @param {number} now
    * @returns {Effect[]}
    */
-  #expireEvent(one, now) {
+  function expireEvent(one, now) {
     /** @type {Effect[]} */
     const effects = [];
-    const open = this.phase === "open";
-    if (one.ack && one.ack.at <= now && (open || this.phase === "leaving")) {
-      effects.push({ type: "Send", frame: one.ack.ack });
+    if (one.ack && one.ackAt <= now) {
+      effects.push(send(one.ack));
       one.ack = null;
+      one.ackAt = NEVER;
     }
-    if (isDue(one.askAt, now) && open) {
-      one.askAt = null;
-      effects.push(this.#subscribe(one));
+    if (one.askAt <= now && isOpen()) {
+      one.askAt = NEVER;
+      effects.push(subscribe(one));
     }
     if (one.expire(now)) {
-      if (this.#maps) {
-        const url = `${this.#maps.replace(/\/+$/, "")}/v1/stage-maps/${one.event}`;
-        effects.push({ type: "FetchDue", event: one.event, url, etag: one.version });
-      } else one.fetchFailed();
+      const url = `${maps?.replace(/\/+$/, "")}/v1/stage-maps/${one.event}`;
+      if (maps) effects.push({ type: "FetchDue", event: one.event, url, etag: one.version() });
+      else one.fetchFailed();
     }
-    return effects;
-  }
-
-  /**
-   * @param {number} now
-   * @returns {Effect[]}
-   */
-  #expireConnection(now) {
-    /** @type {Effect[]} */
-    const effects = [];
-    if (isDue(this.#tokenAt, now)) {
-      this.#tokenAt = null;
-      effects.push({ type: "TokenDue" });
-    }
-    if (isDue(this.#pingAt, now) && this.#answerBy === null) effects.push({ type: "Send", frame: this.#nextPing(now) });
     return effects;
   }
 
@@ -455,20 +224,195 @@ export class Session {
    * @param {number} now
    * @returns {DeviceFrame}
    */
-  #nextPing(now) {
-    const { known, changed } = this.#positions();
-    this.#tell(known);
-    this.#censusDrawn = false;
-    this.#pinged = Math.max(Math.round(now * 1000), this.#pinged + 1); // a clock that never says the same twice
-    this.#answerBy = now + ANSWER_WITHIN;
-    this.#pingAt = now + jittered(this.#random, this.#ping);
-    const c = this.#pinged;
-    return changed ? { t: "ping", c, at: known.map((one) => one.position) } : { t: "ping", c };
+  function nextPing(now) {
+    const moved = changed();
+    const at = tell();
+    censusDrawn = false;
+    pinged = Math.max(Math.round(now * 1000), pinged + 1); // a clock that never says the same twice
+    answerBy = now + ANSWER_WITHIN;
+    pingAt = now + jittered(random, ping);
+    return { t: "ping", c: pinged, ...(moved && { at }) };
   }
+
+  events.forEach(add);
+
+  return {
+    /** The events that are followed. */
+    events: () => [...all.keys()],
+
+    /**
+     * All that is held of an event; undefined for one it does not follow.
+     * @param {string} event
+     */
+    followed: (event) => all.get(event),
+
+    /**
+     * A connection is there: says hello, which also subscribes.
+     * @param {string} token
+     * @param {number} now
+     * @returns {Effect[]}
+     */
+    opened(token, now) {
+      phase = "greeting";
+      answerBy = now + ANSWER_WITHIN;
+      return [send({ t: "hello", token, device, app, at: tell() })];
+    },
+
+    /**
+     * A message arrived.
+     * @param {unknown} data
+     * @param {number} now
+     * @returns {Effect[]}
+     */
+    receive(data, now) {
+      if (phase === "away" || phase === "given up") return [];
+      const frame = decodeFrame(data);
+      if (!frame) return frame === null ? [] : [{ type: "Dropped" }];
+      const { t } = frame;
+      if (t === "goaway") phase = "leaving";
+      else if ((t === "welcome") !== (phase === "greeting")) return giveUp(`a ${t} while ${phase}`);
+      if (t === "welcome") phase = "open";
+      const effects = take(frame, now);
+      drawCensus(now);
+      return effects;
+    },
+
+    /** The connection is gone, whoever ended it. Planned fetches and held maps stay. */
+    closed() {
+      phase = "away";
+      pingAt = answerBy = tokenAt = NEVER;
+      censusDrawn = false;
+      for (const one of all.values()) one.disconnected();
+    },
+
+    /**
+     * Throws RangeError over 8 events.
+     * @param {string} event
+     * @returns {Effect[]}
+     */
+    follow(event) {
+      if (all.has(event)) return [];
+      const one = add(event);
+      return speaks() ? [subscribe(one)] : [];
+    },
+
+    /**
+     * Forgets all that is held of the event.
+     * @param {string} event
+     * @returns {Effect[]}
+     */
+    unfollow(event) {
+      told.delete(event);
+      return all.delete(event) && speaks() ? [send({ t: "unsub", e: [event] })] : [];
+    },
+
+    /**
+     * What `Switched` said is on the screen: the ack will say how long it took.
+     * @param {string} event
+     * @param {number} now
+     */
+    applied(event, now) {
+      all.get(event)?.applied(now);
+    },
+
+    /**
+     * The answer to TokenDue; tells the node, if the connection is still there.
+     * @param {string} token
+     * @param {number} now
+     * @returns {Effect[]}
+     */
+    renewed(token, now) {
+      if (!isOpen()) return [];
+      tokenAt = now + Math.max(refresh ?? NEVER, RENEW_EVERY_MIN);
+      return [send({ t: "auth", token })];
+    },
+
+    /**
+     * No token to be had: asked for again soon; there is grace after its end.
+     * @param {number} now
+     */
+    renewalFailed(now) {
+      if (isOpen()) tokenAt = now + uniform(random, 5, 15);
+    },
+
+    /**
+     * The HTTP answer to FetchDue. Anything but 304 and a 200 that holds the event's map is a failure.
+     * @param {string} event
+     * @param {number} status
+     * @param {string} body
+     * @param {number} now
+     * @returns {Effect[]}
+     */
+    fetched(event, status, body, now) {
+      const one = all.get(event);
+      if (!one) return [];
+      const got = status === 200 ? decodePulledMap(body, event) : undefined;
+      if (!got && status !== 304) {
+        one.fetchFailed();
+        return status === 200 ? [{ type: "Dropped" }] : [];
+      }
+      const effects = held(one, () => one.fetched(got?.map ?? null, got?.after ?? 0, now));
+      drawCensus(now);
+      return effects;
+    },
+
+    /**
+     * No HTTP answer to FetchDue.
+     * @param {string} event
+     */
+    fetchFailed(event) {
+      all.get(event)?.fetchFailed();
+    },
+
+    /**
+     * A map that the device kept from an earlier life; it still has `map.ttl` seconds.
+     * @param {StageMap} map
+     * @param {number} now
+     * @returns {Effect[]}
+     */
+    restored(map, now) {
+      const filled = all.get(map.e)?.hold(map, now);
+      drawCensus(now);
+      return some(filled);
+    },
+
+    /**
+     * Something suggests that the connection may be dead (the network changed, the page was asleep): ask soon.
+     * @param {number} now
+     */
+    probe(now) {
+      if (isOpen() && now - pinged / 1000 >= PROBE_EVERY_MIN) pingAt = Math.min(pingAt, now + random());
+    },
+
+    /** When to call `expire`, in seconds; Infinity: not before something else happens. */
+    deadline() {
+      const moments = [...all.values()].flatMap((one) => [one.due(), one.ackAt, isOpen() ? one.askAt : NEVER]);
+      return Math.min(answerBy, ...moments, ...(isOpen() ? [tokenAt, answerBy < NEVER ? NEVER : pingAt] : []));
+    },
+
+    /**
+     * Does what is due. Call it at `deadline()`; earlier or later does no harm.
+     * @param {number} now
+     * @returns {Effect[]}
+     */
+    expire(now) {
+      if (answerBy <= now) return giveUp(`no answer while ${phase}`);
+      const effects = [...all.values()].flatMap((one) => expireEvent(one, now));
+      drawCensus(now);
+      if (!isOpen()) return effects;
+      if (tokenAt <= now) {
+        tokenAt = NEVER;
+        effects.push({ type: "TokenDue" });
+      }
+      if (pingAt <= now && answerBy === NEVER) effects.push(send(nextPing(now)));
+      return effects;
+    },
+  };
 }
 
 /**
- * @param {number | null} moment
- * @param {number} now
+ * Those that are there.
+ * @param {(Effect | null | undefined | false)[]} effects
+ * @returns {Effect[]}
  */
-const isDue = (moment, now) => moment !== null && moment <= now;
+const some = (...effects) => effects.filter((effect) => !!effect);
