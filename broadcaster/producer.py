@@ -237,16 +237,21 @@ class Producer:
         self._note_read(kept)
 
     async def _settle(self, event: str, judge: Judge) -> tuple[Kept, Step]:
-        """The loop that every change is."""
+        """The loop that every change is. After an unknown outcome it goes on only while the head can tell what became of it."""
         unknown: OutcomeUnknown | None = None
+        judged: Kept | None = None
+        asked: Head | None = None
         for _ in range(ATTEMPTS):
             try:
                 kept = await self._heads.read(event)
+                if unknown and not _tells(kept, judged, asked):
+                    break
                 step = await judge(kept)
                 if step.head is None:
                     return self._settled(_standing(event, kept), step, "repeated" if step.accepted else "same")
                 if kept is not None:
                     await self._heads.keep_history(kept.head, _leaving(kept.head, step.head))
+                judged, asked = kept, step.head
                 done = await self._heads.swap(step.head, kept.version if kept else None)
             except OutcomeUnknown as error:
                 self.counts.unknown += 1
@@ -308,6 +313,14 @@ class Producer:
 
 def _known(event: str, kept: Kept | None) -> Head:
     return _standing(event, kept).head
+
+
+def _tells(kept: Kept | None, judged: Kept | None, asked: Head | None) -> bool:
+    """Whether the head as it is tells what became of a change: it is the one that was judged, or of the gen that was to be
+    written. In another gen the request's id is not to be found, and the change would be made a second time."""
+    if kept is None or asked is None or (judged is not None and kept.version == judged.version):
+        return True
+    return kept.head.gen == asked.gen
 
 
 def _standing(event: str, kept: Kept | None) -> Kept:

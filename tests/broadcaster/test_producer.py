@@ -150,6 +150,29 @@ async def test_unknown_outcomes_of_every_other_change(world: World, one: Broadca
     assert not lose
 
 
+@pytest.mark.parametrize("change", ["delete", "go"])
+async def test_an_unknown_outcome_of_another_gen_stays_unknown(world: World, one: Broadcaster, change: str) -> None:
+    """The answer of a deletion (or of a transition) is lost, and the event is created anew before it can be looked up: what
+    was asked of the old one is not done to the new one."""
+    old = await one.create()
+    other = world.broadcaster()
+
+    async def created_anew() -> None:
+        if change == "go":
+            await other.parts.producer.delete("final", Request("theirs", "gone", "bob"))
+        await other.create(key="anew")
+
+    world.store.answers_lost.append("applied")
+    world.store.meanwhile = created_anew
+    with pytest.raises(OutcomeUnknown):
+        if change == "go":
+            await one.go("live")
+        else:
+            await one.parts.producer.delete("final", Request("ours", "gone", "ann"))
+    head = await one.head()
+    assert (head.gen > old.gen, head.seq, head.stage) == (True, 1, "upcoming")
+
+
 async def test_an_outcome_that_stays_unknown_says_so(world: World, one: Broadcaster) -> None:
     """When the look-up fails too, the error is OutcomeUnknown and not "nothing happened"; repeating the request tells."""
     await one.create()

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -57,6 +57,8 @@ class FaultyStore:
         self.down = False
         self.answers_lost: deque[Fate] = deque()
         """What becomes of the next compare-and-sets of heads."""
+        self.meanwhile: Callable[[], Awaitable[object]] | None = None
+        """What somebody else does once, just after an answer was lost."""
         self.reads: Counter[str] = Counter()
         self.page_bytes = 1 << 20
 
@@ -93,6 +95,9 @@ class FaultyStore:
         if fate != "dropped":
             await self._store.compare_and_set(record, key, value, expected)
         self.down = fate == "applied, then down"
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            await meanwhile()
         raise OutcomeUnknown("the answer was lost")
 
     async def close(self) -> None:
