@@ -164,11 +164,9 @@ async def test_an_unknown_outcome_of_another_gen_stays_unknown(world: World, one
 
     world.store.answers_lost.append("applied")
     world.store.meanwhile = created_anew
+    asked = one.go("live") if change == "go" else one.parts.producer.delete("final", Request("ours", "gone", "ann"))
     with pytest.raises(OutcomeUnknown):
-        if change == "go":
-            await one.go("live")
-        else:
-            await one.parts.producer.delete("final", Request("ours", "gone", "ann"))
+        await asked
     head = await one.head()
     assert (head.gen > old.gen, head.seq, head.stage) == (True, 1, "upcoming")
 
