@@ -35,7 +35,6 @@ export function mapCache(member, { now = Date.now } = {}) {
     const request = indexedDB.open("stagecast", 1);
     request.onupgradeneeded = () => request.result.createObjectStore(STORE).createIndex(UNTIL, UNTIL);
     const database = await answered(request);
-    database.onversionchange = () => database.close();
     const stale = database.transaction(STORE, "readwrite").objectStore(STORE).index(UNTIL);
     const cursors = stale.openCursor(IDBKeyRange.upperBound(now()));
     cursors.onsuccess = () => {

@@ -23,7 +23,7 @@
  * @property {string[]} events what to follow, at most 8
  * @property {TokenSource} token
  * @property {string} [app] name and version of the application, for the producer's eyes
- * @property {string} [tab] a tab's own suffix: `.` and eight random letters, unless told otherwise ("" for a page that is alone)
+ * @property {string} [tab] a tab's own suffix: `.` and random letters, unless told otherwise ("" for a page that is alone)
  * @property {import("./cache.js").MapCache} [cache] keeps stage maps over reloads; without it they live as long as the page
  * @property {typeof WebSocket} [WebSocket]
  * @property {typeof fetch} [fetch]
@@ -31,7 +31,7 @@
  * @property {Page} [page] where `online`, `visibilitychange` and the like happen
  *
  * @typedef {{ addEventListener?: EventTarget["addEventListener"], removeEventListener?: EventTarget["removeEventListener"],
- *   document?: Pick<EventTarget, "addEventListener" | "removeEventListener">, navigator?: { onLine?: boolean } }} Page
+ *   navigator?: { onLine?: boolean } }} Page
  *
  * @typedef {object} Change One switch.
  * @property {string} event
@@ -55,7 +55,6 @@
  */
 
 import { createReconnect, uniform } from "./backoff.js";
-import { NAME } from "./frames.js";
 import { createSession } from "./session.js";
 
 /** Seconds for TCP, TLS and the handshake. */
@@ -66,18 +65,17 @@ const FETCH_WITHIN = 15;
 const TOKEN_WITHIN = 30;
 /** Seconds until a connection is tried although the browser says that it is offline: some say so for ever. */
 const OFFLINE_MAX = 60;
-/** Characters of a pulled stage map. */
-const BODY_MAX = 65536;
 const ABNORMAL = 1006;
 /** The longest that setTimeout can, ms. */
 const TIMER_MAX = 2 ** 31 - 1;
-const WAKES = ["online", "offline", "pageshow", "visibilitychange", "resume"];
+const WAKES = ["online", "offline", "pageshow", "visibilitychange"];
 
 /** Monotonic seconds: the wall clock of a device may say anything, and jump. */
 const now = () => performance.now() / 1000;
 
 /**
- * A device; `connect()` starts it. Throws TypeError or RangeError for an address or names that the protocol does not take.
+ * A device; `connect()` starts it. Throws RangeError for more than 8 events. A name that the protocol does not take is refused by
+ * the node: `ended` with 4400.
  * @param {string} url ws:// or wss://
  * @param {Options} options
  */
@@ -88,26 +86,21 @@ export function createDevice(
     events,
     token: source,
     app = "",
-    tab = tabSuffix(),
     cache,
     WebSocket = globalThis.WebSocket,
     fetch = globalThis.fetch,
     random = Math.random,
+    tab = "." + random().toString(36).slice(2, 10),
     page = globalThis,
   },
 ) {
   const id = device + tab;
-  if (!/^wss?:/.test(new URL(url).protocol)) throw new TypeError(`${url} is no ws:// or wss:// URL`);
-  if (!/^[A-Za-z0-9._:-]{1,64}$/.test(id)) throw new RangeError(`${id} is no device's name`);
-  events.forEach(checkEvent);
   const session = createSession(id, events, random, app);
   const reconnect = createReconnect(random);
   /** @type {Record<string, Set<(detail: any) => unknown>>} */
   const listeners = {};
   /** @type {string | null} */
   let token = null;
-  let fetches = 0;
-  let dropped = 0;
   /** Differs whenever the device was started, stopped or lost its connection: what began before is out of date. */
   let run = 0;
   let running = false;
@@ -200,7 +193,7 @@ export function createDevice(
 
   /** @param {"addEventListener" | "removeEventListener"} how */
   function listen(how) {
-    for (const name of WAKES) for (const target of [page, page.document]) target?.[how]?.(name, wake);
+    for (const name of WAKES) page[how]?.(name, wake);
   }
 
   // -- effects
@@ -231,10 +224,10 @@ export function createDevice(
         if (effect.back) reconnect.steer(effect.back);
         break;
       case "Switched":
-        switched(effect.state, effect.result, effect.payload, caughtUp, false);
+        void switched(effect.state, { result: effect.result, payload: effect.payload, caughtUp, late: false });
         break;
       case "Filled":
-        switched(effect.state, "switched", effect.payload, caughtUp, true);
+        void switched(effect.state, { result: "switched", payload: effect.payload, caughtUp, late: true });
         break;
       case "MapHeld":
         if (!effect.map.cohort) void cache?.save(effect.map);
@@ -253,7 +246,7 @@ export function createDevice(
         emit("message", effect);
         break;
       case "Dropped":
-        dropped++;
+        self.dropped++;
         break;
       case "GiveUp":
         ended(ABNORMAL, effect.why);
@@ -262,16 +255,14 @@ export function createDevice(
 
   /**
    * @param {State} state
-   * @param {Change["result"]} result
-   * @param {Payload} payload
-   * @param {boolean} caughtUp
-   * @param {boolean} late
+   * @param {Pick<Change, "result" | "payload" | "caughtUp" | "late">} how
    */
-  async function switched(state, result, payload, caughtUp, late) {
+  async function switched(state, how) {
     const { e: event, gen, seq, stage, ts } = state;
     if (stage === "gone") void cache?.drop(event);
-    await emit("stage", { event, gen, seq, stage, ts, result, payload, caughtUp, late });
-    if (self.state(event) === state) session.applied(event, now());
+    await emit("stage", { event, gen, seq, stage, ts, ...how });
+    const one = session.followed(event);
+    if (one?.state() === state) one.applied(now());
   }
 
   /**
@@ -288,7 +279,8 @@ export function createDevice(
   /** @returns {Promise<string>} */
   async function freshToken() {
     if (typeof source === "string") return source;
-    return within(TOKEN_WITHIN, source(id));
+    const late = new Promise((_, reject) => setTimeout(reject, TOKEN_WITHIN * 1000, "no token"));
+    return /** @type {string} */ (await Promise.race([source(id), late]));
   }
 
   /** @param {number} mine */
@@ -304,7 +296,9 @@ export function createDevice(
 
   /** @param {import("./session.js").FetchDue} due */
   async function pull({ event, url, etag }) {
-    fetches++;
+    self.fetches++;
+    let status = 0;
+    let body = "";
     try {
       const got = await fetch(url, {
         headers: { Authorization: `Bearer ${token}`, ...(etag && { "If-None-Match": `"${etag}"` }) },
@@ -312,12 +306,10 @@ export function createDevice(
         credentials: "omit",
         signal: AbortSignal.timeout(FETCH_WITHIN * 1000),
       });
-      const body = await got.text();
-      perform(session.fetched(event, body.length > BODY_MAX ? 0 : got.status, body, now()));
-    } catch {
-      session.fetchFailed(event);
-      arm();
-    }
+      body = await got.text();
+      status = got.status;
+    } catch {} // no answer: the next state, hint or connect asks again
+    perform(session.fetched(event, status, body, now()));
   }
 
   /** @param {string} event */
@@ -347,14 +339,10 @@ export function createDevice(
     },
 
     /** Stage maps asked for by HTTP. */
-    get fetches() {
-      return fetches;
-    },
+    fetches: 0,
 
     /** Frames from the node that were none of the protocol's. */
-    get dropped() {
-      return dropped;
-    },
+    dropped: 0,
 
     /** The events it follows. */
     events: session.events,
@@ -399,9 +387,8 @@ export function createDevice(
       clearTimeout(timer);
     },
 
-    /** Follows one more event. Throws RangeError over 8, or for no event id. @param {string} event */
+    /** Follows one more event. Throws RangeError over 8. @param {string} event */
     follow(event) {
-      checkEvent(event);
       perform(session.follow(event));
       if (running) void restore(event);
     },
@@ -410,28 +397,4 @@ export function createDevice(
     unfollow: (event) => perform(session.unfollow(event)),
   };
   return self;
-}
-
-/** What tells a tab from others of its browser: a node keeps one connection per device. */
-const tabSuffix = () => `.${Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) => (byte % 36).toString(36)).join("")}`;
-
-/** @param {string} event */
-function checkEvent(event) {
-  if (!NAME.test(event)) throw new RangeError(`${event} is no event's id`);
-}
-
-/**
- * What `promised` gives. Throws when it takes longer.
- * @template T
- * @param {number} seconds
- * @param {T | Promise<T>} promised
- * @returns {Promise<T>}
- */
-function within(seconds, promised) {
-  return new Promise((resolve, reject) => {
-    const limit = setTimeout(() => reject(new Error("the token took too long")), seconds * 1000);
-    Promise.resolve(promised)
-      .then(resolve, reject)
-      .finally(() => clearTimeout(limit));
-  });
 }

@@ -65,6 +65,8 @@ export function followed(event, device, random) {
 
   const one = {
     event,
+    /** The position that the node was told last, as JSON. */
+    told: "",
     /** The node said `err`: it does not follow the event for us. */
     refused: false,
     /** When to ask for a refused event again. */
@@ -127,11 +129,11 @@ export function followed(event, device, random) {
 
     /**
      * A map was pushed or fetched. Dropped when of another gen, or not greater than what is held of its kind.
-     * @param {StageMap} map
+     * @param {import("./frames.js").PulledMap} pulled
      * @param {number} now
      * @returns {Filled | null}
      */
-    hold(map, now) {
+    hold({ refresh_after, ...map }, now) {
       const before = (map.cohort ? cohort : own).map;
       if ((state && map.gen !== state.gen) || (before && map.map <= before.map)) return null;
       const wasMissing = one.payload().result === "missing";
@@ -175,14 +177,13 @@ export function followed(event, device, random) {
 
     /**
      * The fetch ended with a map, or with "what you hold is current" (null). Plans the next one where the answer says so.
-     * @param {StageMap | null} got
-     * @param {number} after seconds; 0: no next one
+     * @param {import("./frames.js").PulledMap | null} got
      * @param {number} now
      */
-    fetched(got, after, now) {
+    fetched(got, now) {
       const filled = got && one.hold(got, now);
       inFlight = null;
-      if (got) refreshAfter = after;
+      if (got) refreshAfter = got.refresh_after ?? 0;
       else if (own.map) own = { map: own.map, until: now + jittered(random, own.map.ttl) };
       if (refreshAfter && !isOver()) planAt(now + jittered(random, Math.max(refreshAfter, REFRESH_MIN)), "");
       return filled;

@@ -9,6 +9,7 @@
  *   ack: AckPolicy | null }} State An event's current state.
  * @typedef {{ t: "map", e: string, gen: number, map: string, stages: Record<string, Payload>, default: Payload, ttl: number,
  *   cohort: boolean }} StageMap What prefetch gives one member (or a cohort) for one event; `ttl` in seconds.
+ * @typedef {StageMap & { refresh_after?: number | null }} PulledMap The same as the stage-map API answers it: and when to ask again, s.
  * @typedef {{ t: "welcome", sid: string, ping: number, back: [number, number], refresh: number | null,
  *   maps: string | null, state: State[] }} Welcome
  * @typedef {{ t: "hint", e: string, gen: number, map: string, w: number }} Hint
@@ -16,13 +17,13 @@
  * @typedef {{ t: "pong", c: number }} Pong
  * @typedef {{ t: "goaway", why: string, back?: [number, number] | null }} Goaway
  * @typedef {{ t: "err", code: string, e?: string | null, text?: string }} Err
- * @typedef {Welcome | State | StageMap | Hint | Msg | Pong | Goaway | Err} NodeFrame
+ * @typedef {Welcome | State | PulledMap | Hint | Msg | Pong | Goaway | Err} NodeFrame
  *
  * @typedef {(value: any) => boolean} Check
  */
 
 /** Event ids and stages. */
-export const NAME = /^[a-z0-9._-]{1,64}$/;
+const NAME = /^[a-z0-9._-]{1,64}$/;
 const VERSION = /^\d{13}-[A-Za-z0-9._-]{1,48}$/;
 
 /** @type {Check} */
@@ -97,27 +98,7 @@ export function decodeFrame(data) {
   if (!isObject(frame) || !text(frame.t)) return undefined;
   if (!Object.hasOwn(FRAMES, frame.t)) return null;
   if (!FRAMES[frame.t](frame)) return undefined;
-  return frame.t === "map" ? completed(frame) : frame;
-}
-
-/**
- * The body of a pull: the event's map, and after how many seconds to ask again (0: not said); undefined for anything else.
- * @param {unknown} body
- * @param {string} event
- * @returns {{ map: StageMap, after: number } | undefined}
- */
-export function decodePulledMap(body, event) {
-  const pulled = parsed(body);
-  return map(pulled) && pulled.e === event ? { map: completed(pulled), after: pulled.refresh_after ?? 0 } : undefined;
-}
-
-/**
- * A map with all that may be left out of it, and nothing that only concerns its pull.
- * @param {any} frame
- * @returns {StageMap}
- */
-function completed({ refresh_after, ...map }) {
-  return { default: null, ttl: 86400, cohort: false, ...map, t: "map" };
+  return frame.t === "map" ? { default: null, ttl: 86400, cohort: false, ...frame } : frame;
 }
 
 /** @param {any} data */

@@ -1,2 +1,1 @@
-export { mapCache } from "./cache.js";
 export { createDevice } from "./device.js";

@@ -36,8 +36,7 @@
  * @typedef {{ type: "Welcomed", sid: string, back: [number, number] }} Welcomed The node took the token.
  * @typedef {{ type: "Leaving", why: string, back: [number, number] | null }} Leaving The node will close soon.
  * @typedef {{ type: "MapHeld", map: StageMap }} MapHeld Another stage map is in use.
- * @typedef {{ type: "FetchDue", event: string, url: string, etag: string | null }} FetchDue GET it, then call `fetched` or
- *   `fetchFailed`.
+ * @typedef {{ type: "FetchDue", event: string, url: string, etag: string | null }} FetchDue GET it, then call `fetched`.
  * @typedef {{ type: "TokenDue" }} TokenDue Get a fresh token, then call `renewed` or `renewalFailed`.
  * @typedef {{ type: "Refused", event: string | null, code: string, text: string }} Refused The node answered `err`.
  * @typedef {{ type: "Message", id: string, kind: string, body: unknown }} Message Something for this device alone.
@@ -51,7 +50,7 @@
 
 import { uniform } from "./backoff.js";
 import { followed, jittered } from "./followed.js";
-import { decodeFrame, decodePulledMap } from "./frames.js";
+import { decodeFrame } from "./frames.js";
 
 /** Events that can be followed at once. */
 const EVENTS_MAX = 8;
@@ -76,8 +75,6 @@ export function createSession(device, events, random, app) {
   let phase = "away";
   /** @type {Map<string, Followed>} */
   const all = new Map();
-  /** What the node was told last of each event. @type {Map<string, string>} */
-  let told = new Map();
   /** @type {string | null} */
   let maps = null;
   let ping = CENSUS_WITHIN;
@@ -99,7 +96,7 @@ export function createSession(device, events, random, app) {
 
   /** @param {string} event */
   function add(event) {
-    if (all.size >= EVENTS_MAX) throw new RangeError("at most 8 events can be followed");
+    if (all.size >= EVENTS_MAX) throw new RangeError("more than 8 events");
     const one = followed(event, device, random);
     all.set(event, one);
     return one;
@@ -117,17 +114,17 @@ export function createSession(device, events, random, app) {
 
   /** @param {Followed} one */
   function subscribe(one) {
-    told.set(one.event, place(one));
+    one.told = place(one);
     return send({ t: "sub", at: [one.position()] });
   }
 
   /** The events whose positions the node wants to hear. */
   const known = () => [...all.values()].filter((one) => !one.refused);
-  const changed = () => known().some((one) => told.get(one.event) !== place(one));
+  const changed = () => known().some((one) => one.told !== place(one));
 
   /** @returns {Position[]} */
   function tell() {
-    told = new Map(known().map((one) => [one.event, place(one)]));
+    for (const one of all.values()) one.told = one.refused ? "" : place(one);
     return known().map((one) => one.position());
   }
 
@@ -161,7 +158,7 @@ export function createSession(device, events, random, app) {
       case "state":
         return some(one?.take(frame, now));
       case "map":
-        return one ? held(one, () => one.hold(frame, now)) : [];
+        return restored(frame, now);
       case "hint":
         one?.hinted(frame, now);
         return [];
@@ -180,6 +177,17 @@ export function createSession(device, events, random, app) {
         }
         return [{ type: "Refused", event: frame.e ?? null, code: frame.code, text: frame.text ?? "" }];
     }
+  }
+
+  /**
+   * A map was pushed, or the device kept it from an earlier life (then it still has `ttl` seconds).
+   * @param {StageMap} map
+   * @param {number} now
+   * @returns {Effect[]}
+   */
+  function restored(map, now) {
+    const one = all.get(map.e);
+    return one ? held(one, () => one.hold(map, now)) : [];
   }
 
   /**
@@ -302,17 +310,7 @@ export function createSession(device, events, random, app) {
      * @returns {Effect[]}
      */
     unfollow(event) {
-      told.delete(event);
       return all.delete(event) && speaks() ? [send({ t: "unsub", e: [event] })] : [];
-    },
-
-    /**
-     * What `Switched` said is on the screen: the ack will say how long it took.
-     * @param {string} event
-     * @param {number} now
-     */
-    applied(event, now) {
-      all.get(event)?.applied(now);
     },
 
     /**
@@ -336,7 +334,7 @@ export function createSession(device, events, random, app) {
     },
 
     /**
-     * The HTTP answer to FetchDue. Anything but 304 and a 200 that holds the event's map is a failure.
+     * The HTTP answer to FetchDue, or status 0 for none. Anything but 304 and a 200 that holds the event's map is a failure.
      * @param {string} event
      * @param {number} status
      * @param {string} body
@@ -346,35 +344,18 @@ export function createSession(device, events, random, app) {
     fetched(event, status, body, now) {
       const one = all.get(event);
       if (!one) return [];
-      const got = status === 200 ? decodePulledMap(body, event) : undefined;
-      if (!got && status !== 304) {
+      const got = status === 200 ? decodeFrame(body) : null;
+      const map = got?.t === "map" && got.e === event ? got : null;
+      if (!map && status !== 304) {
         one.fetchFailed();
         return status === 200 ? [{ type: "Dropped" }] : [];
       }
-      const effects = held(one, () => one.fetched(got?.map ?? null, got?.after ?? 0, now));
+      const effects = held(one, () => one.fetched(map, now));
       drawCensus(now);
       return effects;
     },
 
-    /**
-     * No HTTP answer to FetchDue.
-     * @param {string} event
-     */
-    fetchFailed(event) {
-      all.get(event)?.fetchFailed();
-    },
-
-    /**
-     * A map that the device kept from an earlier life; it still has `map.ttl` seconds.
-     * @param {StageMap} map
-     * @param {number} now
-     * @returns {Effect[]}
-     */
-    restored(map, now) {
-      const filled = all.get(map.e)?.hold(map, now);
-      drawCensus(now);
-      return some(filled);
-    },
+    restored,
 
     /**
      * Something suggests that the connection may be dead (the network changed, the page was asleep): ask soon.
