@@ -26,7 +26,7 @@ class CannotStart(Exception):
     """The text says what is in the way, in one line."""
 
 
-def serve_host(settings: Settings, ws: str, admin: str, workers: int) -> int:
+def serve_host(settings: Settings, ws: str, admin: str, workers: int, *, echo: bool = False) -> int:
     """Serves devices at `ws` and the admin port at `admin` (both HOST:PORT) until SIGTERM or SIGINT; the exit status.
 
     The first SIGTERM drains the host at `settings.drain_rate` connections per second, and it ends when the last one is gone; a
@@ -44,7 +44,7 @@ def serve_host(settings: Settings, ws: str, admin: str, workers: int) -> int:
     # Not under DATA: the path of a Unix socket has 107 bytes at most.
     with tempfile.TemporaryDirectory(prefix="stagecast-") as folder, reserved, listening:
         host, port = reserved.getsockname()[:2]
-        children = host_children(settings, (host, port), listening, Path(folder) / LINK, workers, flag)
+        children = host_children(settings, (host, port), listening, Path(folder) / LINK, workers, flag, echo=echo)
         return Supervisor(children, drain=lambda: os.eventfd_write(flag, 1)).run()
 
 
@@ -55,14 +55,17 @@ def host_children(
     link: Path,
     workers: int,
     drain_flag: int | None = None,
+    *,
+    echo: bool = False,
 ) -> list[Child]:
-    """The processes of one host: `feed`, `worker-0` … `worker-N`. `link` is the Unix socket between them."""
+    """The processes of one host: `feed`, `worker-0` … `worker-N`. `link` is the Unix socket between them. `echo` adds the route
+    /echo for conformance tests."""
     feed = Child("feed", lambda: run_feed(settings, admin, link, workers, drain_flag), phase=1)
-    return [feed, *(_worker(settings, i, ws, link) for i in range(workers))]
+    return [feed, *(_worker(settings, i, ws, link, echo) for i in range(workers))]
 
 
-def _worker(settings: Settings, index: int, ws: tuple[str, int], link: Path) -> Child:
-    return Child(f"worker-{index}", lambda: run_worker(settings, index, ws, link), phase=0)
+def _worker(settings: Settings, index: int, ws: tuple[str, int], link: Path, echo: bool) -> Child:
+    return Child(f"worker-{index}", lambda: run_worker(settings, index, ws, link, echo=echo), phase=0)
 
 
 def reserve(ws: str) -> socket.socket:

@@ -24,7 +24,7 @@ from pushy.supervisor import Child, Supervisor
 from stagecast.cli.api import DEV_FILE, OPERATOR_KEY
 from stagecast.cli.forward import Forward
 from stagecast.cli.logs import log_to_stderr
-from stagecast.cli.options import listening, settings_options
+from stagecast.cli.options import listening, settings_options, wants_echo
 from stagecast.http import base_url
 from stagecast.settings import Settings
 
@@ -129,7 +129,7 @@ def _children(settings: Settings, addresses: Addresses, workers: int, link: Path
     def prefetch() -> None:
         run_prefetch(settings, addresses.maps, key_file=settings.data_dir / SERVICE_KEY)
 
-    host = host_children(settings, addresses.ws, addresses.admin, link, workers)
+    host = host_children(settings, addresses.ws, addresses.admin, link, workers, echo=wants_echo())
     return [Child("broadcaster", broadcaster), Child("prefetch", prefetch), *host]
 
 

@@ -56,6 +56,11 @@ def settings_from(flags: dict[str, Any], config: Path | None = None) -> Settings
         raise click.UsageError(str(error)) from error
 
 
+def wants_echo() -> bool:
+    """Whether the device port also serves /echo, for conformance tests of the WebSocket layer; no setting of a service."""
+    return os.environ.get(PREFIX + "TEST_ECHO") == "1"
+
+
 def _meaning(name: str) -> str:
     info = msgspec.inspect.type_info(Settings)
     assert isinstance(info, msgspec.inspect.StructType)

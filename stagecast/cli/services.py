@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from stagecast.cli.options import listening, settings_options
+from stagecast.cli.options import listening, settings_options, wants_echo
 from stagecast.settings import Settings
 
 
@@ -33,4 +33,4 @@ def pushy(settings: Settings, ws: str, admin: str, workers: int) -> None:
     from stagecast.cli.logs import log_to_stderr
 
     log_to_stderr()
-    sys.exit(serve_host(settings, ws, admin, workers))
+    sys.exit(serve_host(settings, ws, admin, workers, echo=wants_echo()))

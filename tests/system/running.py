@@ -132,11 +132,12 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(data: Path, *options: str) -> AsyncIterator[Running]:
-    """A `stagecast dev` on free ports, with its data in `data`."""
+async def running(data: Path, *options: str, **more: str) -> AsyncIterator[Running]:
+    """A `stagecast dev` on free ports, with its data in `data`; `more` goes to its environment, and nothing else that is
+    Stagecast's."""
     ports = [flag for name in ("--http", "--ws", "--admin") for flag in (name, "127.0.0.1:0")]
     log = data.with_suffix(".log")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("STAGECAST_")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("STAGECAST_")} | more
     with log.open("wb") as out:
         process = await asyncio.create_subprocess_exec(
             *CLI, "dev", "--json", "--data", str(data), *ports, *options, stdout=asyncio.subprocess.PIPE, stderr=out,
