@@ -5,7 +5,7 @@ race judges again. So does an outcome that is unknown: if it happened, the head 
 the first one; if not, the same wish is judged anew, and should the lost set land after all, the next one fails on its version.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import assert_never
@@ -19,8 +19,9 @@ from broadcaster.policy import delivery_for
 from broadcaster.publisher import Publisher, Standing
 from broadcaster.roster import Roster
 from broadcaster.schedule import PLAN, Fire, PutOnHold, Wait, decide
-from kv import OutcomeUnknown, StoreUnavailable
+from kv import OutcomeUnknown, StoreError, StoreUnavailable
 from stagecast import event as rules
+from stagecast.audit import Act, What
 from stagecast.clock import Clock
 from stagecast.event import Accepted, Delivery, Head, Moved, Outcome, Refusal, Refused, Repeated, Request
 from stagecast.plan import Plan
@@ -79,6 +80,8 @@ class Step:
     kind: str = "none"
     due: int | None = None
     """When the plan wanted it, wall ms."""
+    acts: tuple[Act, ...] = ()
+    """For the audit, once `head` is durable: what was done and is no transition."""
 
 
 Judge = Callable[[Kept | None], Awaitable[Step]]
@@ -93,6 +96,8 @@ class Counts:
     unknown: int = 0
     """Compare-and-sets whose answer was lost."""
     store_errors: int = 0
+    acts_lost: int = 0
+    """Acts that could not be written into the audit."""
     plan_lag: float = 0.0
     """Seconds from due to accepted, of the last stage that this instance fired."""
 
@@ -126,7 +131,7 @@ class Producer:
             entry = msgspec.structs.replace(head.accepted[0], digest=digest)
             return Step(msgspec.structs.replace(head, revision=revision, accepted=(entry,)), entry, "create")
 
-        kept, step = await self._settle(event, judge)
+        kept, step = await self.settle(event, judge)
         assert step.accepted is not None
         first = step.accepted
         return msgspec.structs.replace(kept.head, seq=first.seq, stage=first.stage, ts=first.ts)
@@ -144,7 +149,7 @@ class Producer:
                 raise NoSuchStage(f"no stage {request.stage!r} in the plan, which has {stages}", head)
             return self._step(head, outcome)
 
-        return self._taken(await self._settle(event, judge))
+        return self._taken(await self.settle(event, judge))
 
     async def delete(self, event: str, request: Request) -> Taken:
         """Goes to `gone`; deleting what is gone is answered by the first deletion."""
@@ -153,13 +158,13 @@ class Producer:
             head = _known(event, kept)
             return self._step(head, rules.delete(head, request, await self._delivery(head), self._clock.now()))
 
-        return self._taken(await self._settle(event, judge))
+        return self._taken(await self.settle(event, judge))
 
     async def regenerate(self, event: str, request: Request) -> Taken:
         """The same stage under a greater gen (rule 6): every device takes it anew."""
 
         async def judge(kept: Kept | None) -> Step:
-            head = _living(event, kept)
+            head = living(event, kept)
             known = rules.find(head, request.id)
             if known is not None and known.seq == 1:
                 return Step(None, known, "regen")
@@ -168,47 +173,48 @@ class Producer:
             again = rules.regenerate(head, gen, request, Delivery(), self._clock.now())
             return Step(msgspec.structs.replace(again, revision=revision), again.accepted[0], "regen")
 
-        return self._taken(await self._settle(event, judge))
+        return self._taken(await self.settle(event, judge))
 
-    async def replan(self, event: str, plan: Plan) -> Head:
-        """A new plan revision. Raises StageMissing."""
+    async def replan(self, event: str, plan: Plan, who: str = "") -> Head:
+        """A new plan revision; nothing is armed under it. Raises StageMissing."""
         mine: int | None = None
 
         async def judge(kept: Kept | None) -> Step:
             nonlocal mine
-            head = _living(event, kept)
+            head = living(event, kept)
             if head.revision == mine:
                 return Step(None)
             if plan.index(head.stage) is None:
                 raise StageMissing(f"the plan lacks the current stage {head.stage!r}", head)
             if mine is None or mine < head.revision:
                 mine = await self._heads.add_plan(event, head.gen, head.revision, plan)
-            return Step(rules.replan(head, plan, mine), kind="replan")
+            act = self.act(head, "plan", who, detail=f"revision {mine}")
+            return Step(rules.replan(head, plan, mine), kind="replan", acts=(act,))
 
-        return (await self._settle(event, judge))[0].head
+        return (await self.settle(event, judge))[0].head
 
     async def hold(self, event: str, why: str, who: str) -> Head:
         """The plan fires nothing until `resume`; a hold already there stays."""
 
         async def judge(kept: Kept | None) -> Step:
-            head = _living(event, kept)
+            head = living(event, kept)
             held = rules.hold(head, why, who, self._clock.now())
-            return Step(None if held is head else held, kind="hold")
+            return Step(None if held is head else held, kind="hold", acts=(self.act(head, "hold", who, why),))
 
-        return (await self._settle(event, judge))[0].head
+        return (await self.settle(event, judge))[0].head
 
-    async def resume(self, event: str) -> Head:
+    async def resume(self, event: str, who: str = "", why: str = "") -> Head:
         """The plan goes on. Raises StillOverdue when it would hold again at once."""
 
         async def judge(kept: Kept | None) -> Step:
-            head = _living(event, kept)
+            head = living(event, kept)
             going = rules.resume(head)
             match decide(going, await self._heads.plan(head), self._clock.now()):
-                case PutOnHold(why) if head.hold:
-                    raise StillOverdue(why, head)
-            return Step(going if head.hold else None, kind="resume")
+                case PutOnHold(overdue) if head.hold:
+                    raise StillOverdue(overdue, head)
+            return Step(going if head.hold else None, kind="resume", acts=(self.act(head, "resume", who, why),))
 
-        return (await self._settle(event, judge))[0].head
+        return (await self.settle(event, judge))[0].head
 
     async def follow_plan(self, event: str) -> None:
         """Does what the plan wants now, judged by the head as it stands in the store: whatever another instance or a person
@@ -224,19 +230,24 @@ class Producer:
                     return Step(None)
                 case PutOnHold(why):
                     _log.warning("plan on hold", e=event, gen=head.gen, seq=head.seq, why=why)
-                    return Step(rules.hold(head, why, PLAN, now), kind="hold")
+                    act = self.act(head, "hold", PLAN, why)
+                    return Step(rules.hold(head, why, PLAN, now), kind="hold", acts=(act,))
                 case Fire(request, due):
                     outcome = rules.transition(head, plan, request, await self._delivery(head), now)
                     return Step(None) if isinstance(outcome, Refused) else self._step(head, outcome, due)
                 case never:
                     assert_never(never)
 
-        kept, step = await self._settle(event, judge)
+        kept, step = await self.settle(event, judge)
         if step.head is not None and step.accepted is not None and step.due is not None:
             self.counts.plan_lag = max(self._clock.now() - step.due, 0) / 1000
         self._note_read(kept)
 
-    async def _settle(self, event: str, judge: Judge) -> tuple[Kept, Step]:
+    def act(self, head: Head, what: What, who: str, why: str = "", detail: str = "") -> Act:
+        """An act on this head, now."""
+        return Act(self._clock.now(), head.seq, what, who, why, detail)
+
+    async def settle(self, event: str, judge: Judge) -> tuple[Kept, Step]:
         """The loop that every change is. After an unknown outcome it goes on only while the head can tell what became of it."""
         unknown: OutcomeUnknown | None = None
         judged: Kept | None = None
@@ -261,9 +272,19 @@ class Producer:
                 raise (unknown or error) from error
             else:
                 if done is not None:
+                    await self._keep_acts(done.head, step.acts)
                     return self._settled(done, step, "accepted")
                 self.counts.lost_races += 1
         raise unknown or Busy(event)
+
+    async def _keep_acts(self, head: Head, acts: Sequence[Act]) -> None:
+        """The change stands, whatever becomes of its acts."""
+        for act in acts:
+            try:
+                await self._heads.keep_act(head, act)
+            except StoreError as error:
+                self.counts.acts_lost += 1
+                _log.warning("act not in the audit", e=head.event, what=act.what, who=act.who, error=str(error))
 
     def _settled(self, kept: Kept, step: Step, outcome: str) -> tuple[Kept, Step]:
         """Tells the log, the roster, the operator. What was accepted before is said again too: its append may have been lost."""
@@ -329,7 +350,8 @@ def _standing(event: str, kept: Kept | None) -> Kept:
     return kept
 
 
-def _living(event: str, kept: Kept | None) -> Head:
+def living(event: str, kept: Kept | None) -> Head:
+    """The head of an event that is there and not gone; raises UnknownEvent, Rejected."""
     head = _known(event, kept)
     if head.gone:
         raise Rejected(Refusal.GONE, head)

@@ -57,7 +57,15 @@ class Findings:
 
 def judge(found: Findings) -> GoNoGo:
     """All checks, in the order that people read them."""
-    checks = (_coverage(found), _hosts(found), _feed(found), _capacity(found), _clock(found), _log(found), _store(found))
+    checks = (
+        _coverage(found),
+        _hosts(found),
+        _feed(found),
+        _capacity(found),
+        _clock(found),
+        _log(found),
+        _store(found),
+    )
     return GoNoGo(all(check.ok for check in checks), checks)
 
 

@@ -2,7 +2,8 @@
 
 A stage is due at `at`, or `after` the accepted ts of the stage it counts from. The plan fires only a stage later than every one
 this gen ever reached, and of those that are due only the latest; on hold it fires nothing; what it finds overdue by more than
-10 min it does not fire: it holds and says so.
+10 min it does not fire: it holds and says so. A stage marked `armed` is due no earlier than it is armed, and before that the plan
+goes no further.
 """
 
 import hashlib
@@ -12,10 +13,11 @@ from datetime import UTC, datetime
 import msgspec
 from msgspec import Struct
 
-from stagecast.event import MIN_INTERVAL_MS, Head, Request, furthest
+from stagecast.event import Head, Request, earliest, furthest
 from stagecast.plan import Plan
 
 OVERDUE_MS = 10 * 60 * 1000
+NOT_ARMED = "to be armed"
 PLAN = "plan"
 """Who, in the audit, when nobody did it by hand."""
 
@@ -49,7 +51,7 @@ def decide(head: Head, plan: Plan, now: int) -> Decision:
     """What the plan does with this head at `now` (wall ms). Every instance decides the same, with the same request id."""
     if head.hold or head.gone:
         return Wait(None)
-    ahead = [(place, due) for place, due in _ahead(head, plan) if due is not None]
+    ahead = [(place, due) for place, due in _reachable(head, plan) if due is not None]
     late = [(place, due) for place, due in ahead if due <= now]
     if not late:
         return Wait(min((due for _, due in ahead), default=None))
@@ -57,18 +59,30 @@ def decide(head: Head, plan: Plan, now: int) -> Decision:
     stage = plan.stages[place].stage
     if now - due > OVERDUE_MS:
         return PutOnHold(f"{stage} was due {(now - due) // 60_000} min ago")
-    earliest = head.ts + MIN_INTERVAL_MS if head.seq > 1 else 0
-    if now - head.ts >= 0 and now < earliest:
-        return Wait(earliest)
+    if head.ts <= now < (open_from := earliest(head, plan)):
+        return Wait(open_from)
     return Fire(_request(head, stage), due)
 
 
 def _ahead(head: Head, plan: Plan) -> list[tuple[int, int | None]]:
     """Places of the plan later than every stage reached, each with the wall ms it is due, None while that is open."""
-    return [(place, _due(head, plan, place)) for place in range(furthest(head, plan) + 1, len(plan.stages))]
+    return [(place, due_of(head, plan, place)) for place in range(furthest(head, plan) + 1, len(plan.stages))]
 
 
-def _due(head: Head, plan: Plan, place: int) -> int | None:
+def _reachable(head: Head, plan: Plan) -> list[tuple[int, int | None]]:
+    """Those of `_ahead` that the plan may fire by itself now: it stops before the first that nobody has armed."""
+    found: list[tuple[int, int | None]] = []
+    for place, due in _ahead(head, plan):
+        if plan.stages[place].armed:
+            if head.armed is None or head.armed.stage != plan.stages[place].stage:
+                break
+            due = None if due is None else max(due, head.armed.at)
+        found.append((place, due))
+    return found
+
+
+def due_of(head: Head, plan: Plan, place: int) -> int | None:
+    """When the stage at this place is due by its times, wall ms; None while that is open."""
     planned = plan.stages[place]
     if planned.at is not None:
         return round(planned.at.timestamp() * 1000)
@@ -97,13 +111,16 @@ def upcoming(head: Head, plan: Plan) -> Next | None:
     """The stage that comes next by the plan: the first that has a time, else the first that waits for something."""
     if head.gone:
         return None
-    ahead = _ahead(head, plan)
-    timed = [(due, place) for place, due in ahead if due is not None]
+    ahead, reachable = _ahead(head, plan), _reachable(head, plan)
+    timed = [(due, place) for place, due in reachable if due is not None]
     if timed:
         due, place = min(timed)
         return Next(plan.stages[place].stage, due=rfc3339(due))
     if not ahead:
         return None
+    if len(reachable) < len(ahead):
+        place, open_due = ahead[len(reachable)]
+        return Next(plan.stages[place].stage, rfc3339(open_due) if open_due is not None else None, NOT_ARMED)
     planned = plan.stages[ahead[0][0]]
     if planned.after is None:
         return Next(planned.stage, why="by hand")

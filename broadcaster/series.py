@@ -24,7 +24,11 @@ GRACE_MS = 1500
 WORKERS_PER_STEP = 1000
 """So many workers more make the time between two points a step longer: 5,000 take 0.1 s to add, so a curve costs 2 % of the process."""
 _MINUTE = 60_000
-_GRAIN = ((2 * _MINUTE, 1000, 0, 30_000), (15 * _MINUTE, 5000, 4, 5 * _MINUTE), (120 * _MINUTE, _MINUTE, 100, 60 * _MINUTE))
+_GRAIN = (
+    (2 * _MINUTE, 1000, 0, 30_000),
+    (15 * _MINUTE, 5000, 4, 5 * _MINUTE),
+    (120 * _MINUTE, _MINUTE, 100, 60 * _MINUTE),
+)
 """While a state is younger than the first (ms): ms between points, and number of the first chunk, ms of a chunk."""
 _OLD = (10 * _MINUTE, 10_000, 600 * _MINUTE)
 
@@ -210,5 +214,5 @@ class Recorder:
         if len(self._curves) > CURVES_MAX:
             oldest = next(iter(self._curves))
             for known in (self._curves, self._newest, self._last):
-                known.pop(oldest, None)  # type: ignore[attr-defined]  # three dicts
+                known.pop(oldest, None)
         return found

@@ -9,6 +9,9 @@ A transition is a function from a head to the next head; the caller makes it dur
     a stage    an earlier one         revert   the plan is on hold until resumed (rule 10)
     a stage    gone (a deletion)      gone     nothing follows it
     gone       anything               refused  creating the event again is a greater gen
+
+A stage that its plan marks `armed` fires by itself only while the head is armed for it; arming is used up by the transition that
+reaches or passes the stage, and taken back by a revert or a new plan.
 """
 
 import hashlib
@@ -52,6 +55,17 @@ class Hold(Struct, frozen=True):
     at: int
 
 
+class Armed(Struct, frozen=True):
+    """A person's consent that the plan fires this stage when it is due."""
+
+    stage: StageName
+    by: str
+    at: int
+    """Wall ms. A stage armed after it was due is due now."""
+    override: str = ""
+    """Why it was armed though the checks said no-go."""
+
+
 class Head(Struct, frozen=True):
     """An event's current state: one item, changed by compare-and-set alone."""
 
@@ -71,6 +85,7 @@ class Head(Struct, frozen=True):
     reached: dict[StageName, int]
     """Stage → ts of its last acceptance: what `after` counts from, what a plan never goes back behind. `regenerate` keeps it."""
     hold: Hold | None = None
+    armed: Armed | None = None
 
     @property
     def gone(self) -> bool:
@@ -127,6 +142,7 @@ class Refusal(StrEnum):
     WRONG_GEN = "the event is of another gen"
     WRONG_SEQ = "the event has moved on"
     TOO_SOON = "less than 1 s after the previous transition; say urgent if it must be now"
+    STAYS = "by the plan this stage stays for a while yet; say urgent if it must be now"
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,13 +192,15 @@ def transition(head: Head, plan: Plan, request: Request, delivery: Delivery, now
         return Refused(Refusal.NOT_IN_PLAN)
     if request.stage == head.stage:
         return Refused(Refusal.SAME_STAGE)
-    refusal = _guard(head, request, now)
+    refusal = _guard(head, plan, request, now)
     if refusal is not None:
         return Refused(refusal)
     kind = _kind(plan, head.stage, target)
     moved = _accept(head, request.stage, request, delivery, now)
     if kind is Kind.REVERT:
         moved = msgspec.structs.replace(moved, hold=Hold(f"reverted to {request.stage}", request.who, moved.ts))
+    elif head.armed is not None and (plan.index(head.armed.stage) or 0) > target:
+        moved = msgspec.structs.replace(moved, armed=head.armed)
     return Moved(moved, kind)
 
 
@@ -202,11 +220,42 @@ def find(head: Head, request_id: str) -> Accepted | None:
     return next((entry for entry in head.accepted if entry.request == request_id), None)
 
 
-def replan(head: Head, plan: Plan, revision: int) -> Head | None:
-    """The head under a new plan revision, or None when the plan lacks the current stage."""
+def replan(head: Head, plan: Plan, revision: int, *, shifted: bool = False) -> Head | None:
+    """The head under a new plan revision, or None when the plan lacks the current stage. Who armed, armed the old plan: only
+    one that is merely `shifted` stays armed."""
     if plan.index(head.stage) is None:
         return None
-    return msgspec.structs.replace(head, revision=revision)
+    return msgspec.structs.replace(head, revision=revision, armed=head.armed if shifted else None)
+
+
+def arm(head: Head, plan: Plan, by: str, now: int, override: str = "") -> Head | None:
+    """The head armed for the next stage that waits for it, or None when no stage ahead does. Armed already, it stays as it is."""
+    place = to_arm(head, plan)
+    if place is None:
+        return None
+    stage = plan.stages[place].stage
+    if head.armed is not None and head.armed.stage == stage:
+        return head
+    return msgspec.structs.replace(head, armed=Armed(stage, by, now, override))
+
+
+def disarm(head: Head) -> Head:
+    return head if head.armed is None else msgspec.structs.replace(head, armed=None)
+
+
+def to_arm(head: Head, plan: Plan) -> int | None:
+    """The place of the first stage ahead that fires by itself only when armed; None when there is none."""
+    ahead = range(furthest(head, plan) + 1, len(plan.stages))
+    return None if head.gone else next((place for place in ahead if plan.stages[place].armed), None)
+
+
+def earliest(head: Head, plan: Plan) -> int:
+    """From when on (wall ms) a transition need not be urgent; 0 after creation, which starts no interval."""
+    if head.seq <= 1:
+        return 0
+    here = plan.index(head.stage)
+    stays = plan.stages[here].stays if here is not None else None
+    return head.ts + max(MIN_INTERVAL_MS, round(stays.total_seconds() * 1000) if stays else 0)
 
 
 def hold(head: Head, why: str, by: str, now: int) -> Head:
@@ -237,14 +286,14 @@ def _kind(plan: Plan, current: str, target: int) -> Kind:
     return Kind.END if target == len(plan.stages) - 1 else Kind.FORWARD
 
 
-def _guard(head: Head, request: Request, now: int) -> Refusal | None:
+def _guard(head: Head, plan: Plan, request: Request, now: int) -> Refusal | None:
     if request.if_gen is not None and request.if_gen != head.gen:
         return Refusal.WRONG_GEN
     if request.if_seq is not None and request.if_seq != head.seq:
         return Refusal.WRONG_SEQ
-    if not request.urgent and head.seq > 1 and 0 <= now - head.ts < MIN_INTERVAL_MS:
-        return Refusal.TOO_SOON
-    return None
+    if request.urgent or not head.ts <= now < earliest(head, plan):
+        return None
+    return Refusal.TOO_SOON if now - head.ts < MIN_INTERVAL_MS else Refusal.STAYS
 
 
 def _accept(head: Head, stage: str, request: Request, delivery: Delivery, now: int) -> Head:
@@ -260,4 +309,5 @@ def _accept(head: Head, stage: str, request: Request, delivery: Delivery, now: i
         ack=delivery.ack,
         accepted=(*head.accepted, entry)[-REMEMBERED:],
         reached={**head.reached, stage: ts},
+        armed=None,
     )

@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 from typing import Annotated
 
 from msgspec import Meta, Struct
+from msgspec.structs import replace
 
 from stagecast.names import GONE, StageName
 
@@ -23,12 +24,15 @@ class PlanError(ValueError):
 
 class PlannedStage(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
     """One stage and when it is due: `at`; or `after` the accepted ts of the previous stage, or of stage `of`; or neither,
-    and it waits for a person."""
+    and it waits for a person. An `armed` one waits for a person as well: at its time the plan fires it only if somebody has armed
+    it, and until then the plan goes no further. While an event is at a stage that `stays`, leaving it earlier needs `urgent`."""
 
     stage: StageName
     at: Annotated[datetime, Meta(tz=True)] | None = None
     after: timedelta | None = None
     of: StageName | None = None
+    armed: bool = False
+    stays: timedelta | None = None
 
 
 class Plan(Struct, frozen=True):
@@ -62,6 +66,32 @@ def plan_of(stages: list[PlannedStage], where: str = "$.plan") -> Plan:
     return Plan(tuple(stages))
 
 
+def shift(plan: Plan, by: timedelta, start: int) -> Plan:
+    """The plan with every stage from place `start` on due `by` later (earlier, when negative). What counts from a stage that
+    moves, moves with it; what counts from an earlier one waits that much longer; what waits for a person goes on waiting. Raises
+    PlanError when that can't be, or nothing would move."""
+    moving = {planned.stage for planned in plan.stages[start:]}
+    stages, moved = list(plan.stages), False
+    for place in range(start, len(stages)):
+        planned = stages[place]
+        since = planned.of or plan.stages[place - 1].stage
+        where = f"$.plan[{place}]"
+        try:
+            if planned.at is not None:
+                stages[place] = replace(planned, at=planned.at + by)
+            elif planned.after is not None and since not in moving:
+                stages[place] = replace(planned, after=planned.after + by)
+        except OverflowError as error:
+            raise PlanError("$.by", f"{planned.stage!r} would be due at no date that can be") from error
+        later = stages[place]
+        if later.after is not None and later.after < timedelta(0):
+            raise PlanError(f"{where}.after", f"{planned.stage!r} would be due before {since!r}, which it comes after")
+        moved |= later != planned
+    if not moved:
+        raise PlanError("$.by", "no later stage has a time, so nothing moves")
+    return plan_of(stages)
+
+
 def _check_stage(planned: PlannedStage, before: set[str], latest: datetime | None, where: str) -> None:
     if planned.stage == GONE:
         raise PlanError(f"{where}.stage", f"{GONE!r} is reserved for deleted events")
@@ -79,5 +109,7 @@ def _check_stage(planned: PlannedStage, before: set[str], latest: datetime | Non
         raise PlanError(f"{where}.after", f"a duration is at most {AFTER_MAX.days} days")
     if planned.after is not None and not before:
         raise PlanError(f"{where}.after", "the first stage has nothing to come after")
+    if planned.stays is not None and not timedelta(0) <= planned.stays <= AFTER_MAX:
+        raise PlanError(f"{where}.stays", f"a duration is 0 to {AFTER_MAX.days} days")
     if planned.at is not None and latest is not None and planned.at < latest:
         raise PlanError(f"{where}.at", f"{planned.at.isoformat()} is before an earlier stage's {latest.isoformat()}")

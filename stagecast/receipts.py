@@ -99,7 +99,7 @@ Counted = Receipt | HostBeat
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Receipt)
-_counted = msgspec.json.Decoder(Counted)
+_counted: msgspec.json.Decoder[Counted] = msgspec.json.Decoder(Counted)
 
 
 def encode_receipt(receipt: Counted) -> bytes:

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from broadcaster.schedule import OVERDUE_MS, Fire, Next, PutOnHold, Wait, decide, rfc3339, upcoming
-from stagecast.event import Delivery, Head, Moved, Request, create, delete, hold, resume, transition
+from broadcaster.schedule import NOT_ARMED, OVERDUE_MS, Fire, Next, PutOnHold, Wait, decide, rfc3339, upcoming
+from stagecast.event import Delivery, Head, Moved, Request, arm, create, delete, hold, resume, transition
 from stagecast.plan import Plan, PlannedStage, plan_of
 
 T0 = 1_764_000_000_000
@@ -167,3 +167,49 @@ def test_next_by_hand() -> None:
     """A stage that waits for a person says so."""
     plan = plan_of([PlannedStage("a"), PlannedStage("b")])
     assert upcoming(begun(plan), plan) == Next("b", why="by hand")
+
+
+GUARDED = plan_of(
+    [
+        PlannedStage("upcoming"),
+        PlannedStage("live", at=at(T0 + 10 * MINUTE), armed=True),
+        PlannedStage("half", at=at(T0 + 20 * MINUTE)),
+    ]
+)
+
+
+def armed(head: Head, now: int) -> Head:
+    made = arm(head, GUARDED, "ann", now)
+    assert made is not None
+    return made
+
+
+def test_the_plan_stops_before_what_is_not_armed() -> None:
+    """However late it gets, nothing fires and nothing is put on hold; what comes next says that it waits to be armed."""
+    head = begun(GUARDED)
+    for minute in (0, 10, 25, 600):
+        assert decide(head, GUARDED, T0 + minute * MINUTE) == Wait(None)
+    assert upcoming(head, GUARDED) == Next("live", rfc3339(T0 + 10 * MINUTE), NOT_ARMED)
+
+
+def test_armed_it_fires_when_due() -> None:
+    """Armed before its time it fires then; armed later it fires at once, as due from then, and the rest of the plan follows."""
+    head = armed(begun(GUARDED), T0 + 5 * MINUTE)
+    assert decide(head, GUARDED, T0 + 9 * MINUTE) == Wait(T0 + 10 * MINUTE)
+    assert upcoming(head, GUARDED) == Next("live", rfc3339(T0 + 10 * MINUTE))
+    assert isinstance(decide(head, GUARDED, T0 + 10 * MINUTE), Fire)
+    late = armed(begun(GUARDED), T0 + 18 * MINUTE)
+    decision = decide(late, GUARDED, T0 + 18 * MINUTE)
+    assert isinstance(decision, Fire)
+    assert (decision.request.stage, decision.due) == ("live", T0 + 18 * MINUTE)
+    live = fired(late, T0 + 18 * MINUTE, GUARDED)
+    assert live.armed is None
+    assert decide(live, GUARDED, T0 + 19 * MINUTE) == Wait(T0 + 20 * MINUTE)
+
+
+def test_a_stage_that_stays_holds_the_plan_back() -> None:
+    """What is due meanwhile waits until it has stayed long enough."""
+    plan = plan_of([PlannedStage("a"), PlannedStage("goal", stays=minutes(1)), PlannedStage("b", after=minutes(0.5))])
+    head = moved(begun(plan), "goal", T0 + MINUTE, plan)
+    assert decide(head, plan, T0 + MINUTE + 30_000) == Wait(T0 + 2 * MINUTE)
+    assert isinstance(decide(head, plan, T0 + 2 * MINUTE), Fire)

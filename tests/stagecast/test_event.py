@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from datetime import timedelta
 
 import msgspec
 import pytest
@@ -10,6 +11,7 @@ from stagecast.broadcast import AckPolicy
 from stagecast.event import (
     LINGER_MS,
     REMEMBERED,
+    Armed,
     Delivery,
     Head,
     Hold,
@@ -21,8 +23,10 @@ from stagecast.event import (
     Repeated,
     Request,
     active,
+    arm,
     create,
     delete,
+    disarm,
     find,
     furthest,
     hold,
@@ -282,3 +286,72 @@ def test_a_head_survives_its_encoding() -> None:
     """What the store gives back is what was put in: checks and digests of a stored head are those of the live one."""
     head = hold(at("live", "upcoming", "pause"), "rain", "ann", 5)
     assert msgspec.json.decode(msgspec.json.encode(head), type=Head) == head
+
+
+ARMED = plan_of(
+    [
+        PlannedStage("upcoming"),
+        PlannedStage("live", armed=True),
+        PlannedStage("pause"),
+        PlannedStage("ended", armed=True),
+    ]
+)
+
+
+def armed_for(head: Head) -> str | None:
+    return head.armed.stage if head.armed else None
+
+
+def went(head: Head, stage: str, now: int) -> Head:
+    return moved(transition(head, ARMED, ask(stage, urgent=True), DELIVERY, now))
+
+
+def test_arming_is_for_the_next_stage_that_waits_for_it() -> None:
+    """It names who, when and why in spite of what; armed again it stays as it was; disarmed it is gone; with none ahead it can't be."""
+    head = arm(created(), ARMED, "ann", START + 5, "we know")
+    assert head is not None
+    assert head.armed == Armed("live", "ann", START + 5, "we know")
+    assert arm(head, ARMED, "bob", START + 9) is head
+    assert disarm(head).armed is None
+    assert arm(created(), PLAN, "ann", START) is None
+    assert arm(went(created(), "ended", START + 10), ARMED, "ann", START) is None
+
+
+def test_a_transition_uses_arming_up() -> None:
+    """By reaching its stage or passing it, by a revert, a regen, a deletion; one that stops before it leaves it."""
+    head = arm(created(), ARMED, "ann", START)
+    assert head is not None
+    assert armed_for(went(head, "live", START + 10)) is None
+    assert armed_for(went(head, "pause", START + 10)) is None
+    live = arm(went(head, "live", START + 10), ARMED, "ann", START)
+    assert live is not None
+    assert armed_for(live) == "ended"
+    paused = went(live, "pause", START + 20)
+    assert armed_for(paused) == "ended"
+    assert armed_for(went(paused, "live", START + 30)) is None
+    assert armed_for(regenerate(live, GEN + 1, ask(""), DELIVERY, START)) is None
+    assert armed_for(moved(delete(live, ask("gone"), DELIVERY, START + 20))) is None
+
+
+def test_a_new_plan_takes_arming_back() -> None:
+    """What was armed was the old plan; moving its times alone leaves it armed."""
+    head = arm(created(), ARMED, "ann", START)
+    assert head is not None
+    again, shifted = replan(head, ARMED, 2), replan(head, ARMED, 2, shifted=True)
+    assert again is not None
+    assert shifted is not None
+    assert (armed_for(again), armed_for(shifted)) == (None, "live")
+
+
+@pytest.mark.parametrize(
+    ("after", "urgent", "why"),
+    [(0, False, Refusal.TOO_SOON), (999, False, Refusal.TOO_SOON), (1000, False, Refusal.STAYS),
+     (9999, False, Refusal.STAYS), (10_000, False, None), (5000, True, None), (-1, False, None)],
+)  # fmt: skip
+def test_a_stage_that_stays(after: int, urgent: bool, why: Refusal | None) -> None:
+    """Leaving it earlier than its plan says needs `urgent`; a clock set back is no reason to refuse."""
+    plan = plan_of([PlannedStage("a"), PlannedStage("goal", stays=timedelta(seconds=10)), PlannedStage("b")])
+    head = create("final", "The final", plan, GEN, ask("a"), DELIVERY, START)
+    head = moved(transition(head, plan, ask("goal"), DELIVERY, START + 5000))
+    outcome = transition(head, plan, ask("b", urgent=urgent), DELIVERY, head.ts + after)
+    assert (outcome.why if isinstance(outcome, Refused) else None) == why

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from stagecast.plan import AFTER_MAX, STAGES_MAX, Plan, PlanError, PlannedStage, plan_of
+from stagecast.plan import AFTER_MAX, STAGES_MAX, Plan, PlanError, PlannedStage, plan_of, shift
 
 T0 = datetime(2026, 11, 23, 20, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -32,6 +32,7 @@ def test_a_plan_keeps_its_order() -> None:
         ([PlannedStage("a"), PlannedStage("b", after=-HOUR)], "$.plan[1].after"),
         ([PlannedStage("a"), PlannedStage("b", after=AFTER_MAX + HOUR)], "$.plan[1].after"),
         ([PlannedStage("a", after=HOUR)], "$.plan[0].after"),
+        ([PlannedStage("a", stays=-HOUR)], "$.plan[0].stays"),
         ([PlannedStage("a", at=T0), PlannedStage("b"), PlannedStage("c", at=T0 - HOUR)], "$.plan[2].at"),
     ],
 )
@@ -76,3 +77,49 @@ def test_a_plan_survives_its_encoding() -> None:
     data = msgspec.json.encode(plan)
     assert msgspec.json.decode(data, type=Plan) == plan
     assert b"null" not in data
+
+
+MATCH = plan_of(
+    [
+        PlannedStage("upcoming"),
+        PlannedStage("live", at=T0),
+        PlannedStage("half", after=HOUR),
+        PlannedStage("penalties"),
+        PlannedStage("ended", at=T0 + 3 * HOUR),
+        PlannedStage("credits", after=HOUR, of="live"),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("start", "moves"),
+    [
+        (1, {"live": {"at": T0 + HOUR}, "ended": {"at": T0 + 4 * HOUR}}),
+        (2, {"half": {"after": 2 * HOUR}, "ended": {"at": T0 + 4 * HOUR}, "credits": {"after": 2 * HOUR}}),
+        (4, {"ended": {"at": T0 + 4 * HOUR}, "credits": {"after": 2 * HOUR}}),
+    ],
+)
+def test_a_shift_moves_what_is_later_together(start: int, moves: dict[str, dict[str, object]]) -> None:
+    """Times move; what counts from a stage that moves goes with it, from one that does not, waits longer; the rest stays."""
+    wanted = [msgspec.structs.replace(one, **moves.get(one.stage, {})) for one in MATCH.stages]
+    assert list(shift(MATCH, HOUR, start).stages) == wanted
+    assert shift(shift(MATCH, HOUR, start), -HOUR, start) == MATCH
+
+
+@pytest.mark.parametrize(
+    ("by", "start", "field"),
+    [
+        (-HOUR, 5, "$.plan[5].after"),
+        (-4 * HOUR, 4, "$.plan[4].at"),
+        (HOUR, 6, "$.by"),
+        (timedelta(0), 1, "$.by"),
+        (timedelta(days=400_000 * 365), 1, "$.by"),
+    ],
+)
+def test_a_shift_that_cannot_be(by: timedelta, start: int, field: str) -> None:
+    """Before what comes earlier, of nothing, out of the calendar: refused with the field."""
+    credits = PlannedStage("credits", after=HOUR / 2, of="live")
+    plan = plan_of([*MATCH.stages[:5], *([credits] if start == 5 else [])])
+    with pytest.raises(PlanError) as caught:
+        shift(plan, by, start)
+    assert caught.value.field == field
