@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from kv import StoreError
 from pushy.delivery import BODY_MAX, BadEntry, Entries, Entry, Outcome
+from pushy.draining import Progress
 from pushy.metrics import CONTENT_TYPE, page
 from stagecast.access import ApiKey, Gate, Scope
 from stagecast.http import EXCEPTION_HANDLERS, Problem, answer, read_body, require
@@ -19,14 +20,6 @@ from stagecast.http import EXCEPTION_HANDLERS, Problem, answer, read_body, requi
 class DrainRequest(Struct, frozen=True, forbid_unknown_fields=True):
     rate: Annotated[float, Meta(gt=0)] | None = None
     """Connections a second, of the whole host; by default the setting `drain_rate`."""
-
-
-class Draining(Struct, frozen=True):
-    """The answer: how long it will take."""
-
-    connections: int
-    rate: float
-    seconds: float
 
 
 class Standing(Struct, frozen=True):
@@ -43,7 +36,9 @@ class Host(Protocol):
 
     def standing(self) -> Standing: ...
 
-    def drain(self, rate: float | None) -> Draining: ...
+    def drain(self, rate: float | None) -> Progress: ...
+
+    def drain_progress(self) -> Progress: ...
 
     async def push(self, entries: list[Entry]) -> list[Outcome]: ...
 
@@ -67,6 +62,10 @@ def admin_app(host: Host, gate: Gate, collector: Collector) -> Starlette:
         wish = DrainRequest() if empty else await read_body(request, DrainRequest)
         return answer(host.drain(wish.rate), 202)
 
+    async def drain_progress(request: Request) -> Response:
+        await _may(gate, request, "operator", "service", "viewer")
+        return answer(host.drain_progress())
+
     async def push(request: Request) -> Response:
         await _may(gate, request, "service")
         entries = await read_body(request, Entries, BODY_MAX)
@@ -80,6 +79,7 @@ def admin_app(host: Host, gate: Gate, collector: Collector) -> Starlette:
         Route("/readyz", readyz),
         Route("/metrics", metrics),
         Route("/drain", drain, methods=["POST"]),
+        Route("/drain", drain_progress, methods=["GET"]),
         Route("/push", push, methods=["POST"]),
     ]
     return Starlette(routes=routes, exception_handlers=EXCEPTION_HANDLERS)

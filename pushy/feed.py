@@ -14,8 +14,10 @@ import uvloop
 
 from kv import KeyValue, open_store
 from pushy.absent import Absent, Absentees
-from pushy.admin import Draining, Standing, admin_app
+from pushy.admin import Standing, admin_app
 from pushy.delivery import Deliveries, Entry, Outcome
+from pushy.draining import FILE as DRAIN_FILE
+from pushy.draining import Drains, Progress
 from pushy.feed_values import outgoing_values, roads_values
 from pushy.heads import Refuse, Tell
 from pushy.late import LateLog, LateStore
@@ -83,7 +85,14 @@ class Feed:
     """One host: its roads, its workers' links, and what passes between them."""
 
     def __init__(
-        self, settings: Settings, log: MessageLog, store: KeyValue, workers: int, admin_url: str, clock: Clock
+        self,
+        settings: Settings,
+        log: MessageLog,
+        store: KeyValue,
+        workers: int,
+        admin_url: str,
+        clock: Clock,
+        drain_file: Path | None = None,
     ):
         self._settings = settings
         self._log = log
@@ -96,8 +105,8 @@ class Feed:
         self._storm = Storm(workers, settings.accept_rate)
         self._back = CALM
         self._started = clock.monotonic()
-        self._draining: tuple[float, float] | None = None
-        """(rate, since)."""
+        self._drains = Drains(drain_file)
+        self._lag = 0.0
         self._link_bytes = self._overflows = self._workers_lost = 0
         self.roads = Roads(log, store, self, clock)
         self.outbox = Outbox()
@@ -142,22 +151,26 @@ class Feed:
     def standing(self) -> Standing:
         """Whether a load balancer should send devices here."""
         reasons = self.roads.reasons()
-        if self._draining is not None:
+        if self.draining:
             reasons.append("draining")
         if not self._joined():
             reasons.append("no worker has joined")
         return Standing(not reasons, reasons, len(self._joined()))
 
-    def drain(self, rate: float | None = None) -> Draining:
+    @property
+    def draining(self) -> bool:
+        return self._drains.now is not None
+
+    def drain(self, rate: float | None = None) -> Progress:
         """Closes all connections at `rate` a second and accepts no more. A second call changes the rate."""
-        rate = rate or self._settings.drain_rate
-        since = self._draining[1] if self._draining else self._clock.monotonic()
-        self._draining = rate, since
-        connections = self.connections()
-        _log.info("draining", connections=connections, rate=rate)
+        drain = self._drains.begin(rate or self._settings.drain_rate, self.connections(), self._clock.monotonic())
+        _log.info("draining", connections=drain.connections, rate=drain.rate)
         for link in self._joined():
             self._drain(link)
-        return Draining(connections, rate, connections / rate)
+        return self.drain_progress()
+
+    def drain_progress(self) -> Progress:
+        return self._drains.progress(self.connections())
 
     async def push(self, entries: list[Entry]) -> list[Outcome]:
         return await self.deliveries.push(entries, self._joined())
@@ -168,9 +181,11 @@ class Feed:
 
     def drained(self) -> bool:
         """Whether a drain is over: every worker has said so since it began."""
-        if self._draining is None:
+        drain = self._drains.now
+        if drain is None:
             return False
-        joined, since = self._joined(), self._draining[1]
+        # A feed that came in the middle of a drain has to meet its workers first.
+        joined, since = self._joined(), max(drain.since, self._started)
         if len(joined) < self._workers and self._clock.monotonic() - since < DRAIN_PATIENCE:
             return False
         return all(link.gauged > since for link in joined) and self.connections() == 0
@@ -193,7 +208,7 @@ class Feed:
     def readiness(self, ready: bool) -> None:
         _log.info("readiness", ready=ready, reasons=self.roads.reasons())
         for link in self._joined():
-            link.send(Readiness(ready and self._draining is None))
+            link.send(Readiness(ready and not self.draining))
 
     # The links' side.
 
@@ -239,10 +254,10 @@ class Feed:
         predecessor = self._absentees.joins(joined)
         if predecessor is not None:
             self._gone(predecessor)
-        link.send(Readiness(self.roads.ready and self._draining is None))
+        link.send(Readiness(self.roads.ready and not self.draining))
         link.send(Steer(self._back))
         self._revoke(link, self.roads.revocations)
-        if self._draining is not None:
+        if self.draining:
             self._drain(link)
 
     def _moved(self, link: WorkerLink, changes: Sequence[Began | Ended]) -> None:
@@ -282,6 +297,7 @@ class Feed:
             if self._storm.over(now):
                 self._steer(CALM)
             await asyncio.sleep(TICK)
+            self._lag = max(self._lag, self._clock.monotonic() - now - TICK)
 
     def _gone(self, absent: Absent) -> None:
         """The worker is dead: its connections leave the sums, and its devices come back over time."""
@@ -302,9 +318,9 @@ class Feed:
                 link.send(Steer(back))
 
     def _drain(self, link: WorkerLink) -> None:
-        assert self._draining is not None
+        assert self._drains.now is not None
         link.send(Readiness(False))
-        link.send(Drain(self._draining[0] / self._workers, CALM))
+        link.send(Drain(self._drains.now.rate / self._workers, CALM))
 
     def _revoke(self, link: WorkerLink, revocations: Sequence[Revocation]) -> None:
         for start in range(0, len(revocations), REVOKED_CHUNK):
@@ -330,15 +346,23 @@ class Feed:
         return int(link.gauges.get(CONNECTIONS, self._sessions.places.count(link.joined.worker)))
 
     def _own_values(self) -> dict[str, float]:
+        now, joined = self._clock.monotonic(), self._joined()
+        lag, self._lag = self._lag, 0.0
         return {
             "stagecast_feed_ready": float(self.standing().ready),
-            "stagecast_feed_draining": float(self._draining is not None),
-            "stagecast_feed_workers": len(self._joined()),
+            "stagecast_feed_workers": len(joined),
+            "stagecast_feed_workers_expected": self._workers,
             "stagecast_feed_workers_lost_total": self._workers_lost,
             "stagecast_feed_link_bytes_total": self._link_bytes,
             "stagecast_feed_link_overflows_total": self._overflows,
+            "stagecast_feed_accept_rate": self._settings.accept_rate,
             "stagecast_feed_back_seconds": self._back[1] / 1000,
-            **roads_values(self.roads, self._clock.monotonic()),
+            "stagecast_feed_loop_lag_seconds": lag,
+            **{
+                f'stagecast_feed_worker_report_age_seconds{{worker="{one.worker}"}}': now - one.gauged for one in joined
+            },
+            **self._drains.values(self.connections()),
+            **roads_values(self.roads, now),
             **outgoing_values(self.outbox, self.registry, self.deliveries),
         }
 
@@ -373,7 +397,8 @@ async def _serve(
         stack.push_async_callback(store.close)
         await asyncio.gather(log.open(), store.open())
         listening = listen(admin) if isinstance(admin, str) else admin
-        feed = Feed(settings, log, store, workers, admin_url(settings, listening), clock)
+        drain_file = link.with_name(DRAIN_FILE)
+        feed = Feed(settings, log, store, workers, admin_url(settings, listening), clock, drain_file)
         gate = Gate(lambda digest: store.get(API_KEYS, digest), clock.monotonic)
         stack.push_async_callback(feed.flush)
         async with asyncio.TaskGroup() as group:
@@ -397,7 +422,8 @@ async def _drain_when_told(feed: Feed, flag: int, stop: asyncio.Event) -> None:
         await told.wait()
     finally:
         loop.remove_reader(flag)
-    feed.drain()
+    if not feed.draining:  # by order, or by the feed before this one: then it keeps its pace
+        feed.drain()
     while not feed.drained():  # noqa: ASYNC110 - what it looks at has no event of its own
         await asyncio.sleep(TICK)
     stop.set()

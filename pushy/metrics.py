@@ -1,4 +1,5 @@
-"""A host's metrics in one place: the feed's own, and every worker's with its `worker` label. Plain numbers, one collector."""
+"""A host's metrics in one place: the feed's own, and every worker's with its `worker` label. Plain numbers, one collector; what
+each says is in the catalogue."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -6,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
+
+from pushy.catalogue import CATALOGUE
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SERIES_MAX = 2000
@@ -33,8 +36,13 @@ def families(own: Values, workers: Iterable[tuple[int, Values]]) -> Iterator[Met
         names = {name for name, _, _ in series}
         for name, more, value in series:
             base, kind = _family(name, names)
-            found.setdefault(base, Metric(base, "", kind)).add_sample(name, {**labels, **more}, value)
+            found.setdefault(base, Metric(base, _says(base, kind), kind)).add_sample(name, {**labels, **more}, value)
     yield from found.values()
+
+
+def _says(base: str, kind: str) -> str:
+    described = CATALOGUE.get(f"{base}_total" if kind == "counter" else base)
+    return described.says if described else ""
 
 
 def _family(name: str, names: set[str]) -> tuple[str, str]:

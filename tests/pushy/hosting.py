@@ -11,6 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from kv import KeyValue, Page, Put, StoreUnavailable, Version, open_store
+from pushy.draining import FILE as DRAIN_FILE
 from pushy.feed import Feed
 from pushy.link import FromWorker, Joined, ToWorker, pack, to_worker
 from pushy.link_server import listening_for_workers
@@ -241,7 +242,9 @@ async def running(
 ) -> AsyncIterator[Host]:
     """A feed that runs in this process on these roads."""
     link = folder / "link.sock"
-    feed = Feed(settings(folder), log, store, workers, "http://127.0.0.1:1", clock or SystemClock())
+    feed = Feed(
+        settings(folder), log, store, workers, "http://127.0.0.1:1", clock or SystemClock(), link.with_name(DRAIN_FILE)
+    )
     host = Host(feed, log, store, link)
     task = asyncio.create_task(feed.run())
     try:

@@ -18,6 +18,7 @@ from stagecast.records import API_KEYS
 from tests.pushy.hosting import GEN, FaultyStore, Host, roads, running, until
 
 MSG = {"t": "msg", "id": "1", "kind": "note", "body": None}
+PROGRESS = {"draining": True, "connections": 50, "left": 50, "rate": 10.0, "seconds": 5.0}
 
 
 class Admin:
@@ -158,8 +159,13 @@ async def test_a_drain_by_order(admin: Admin) -> None:
     worker.send(Gauges({CONNECTIONS: 50.0}))
     await until(lambda: admin.host.feed.connections() == 50)
     answer = await admin.http.post("/drain", json={"rate": 10}, headers=operator)
-    assert (answer.status_code, answer.json()) == (202, {"connections": 50, "rate": 10.0, "seconds": 5.0})
+    assert (answer.status_code, answer.json()) == (202, PROGRESS)
     assert (await worker.until(Drain)).rate == 5.0
+    worker.send(Gauges({CONNECTIONS: 20.0}))
+    await until(lambda: admin.host.feed.connections() == 20)
+    viewer = await admin.key("viewer")
+    assert (await admin.http.get("/drain", headers=viewer)).json() == PROGRESS | {"left": 20, "seconds": 2.0}
+    assert (await admin.http.get("/drain")).status_code == 401
     assert (await admin.http.get("/readyz")).status_code == 503
     assert (await admin.http.post("/drain", json={"rate": 0}, headers=operator)).status_code == 422
     assert (await admin.http.post("/drain", headers=operator)).json()["rate"] == 400.0

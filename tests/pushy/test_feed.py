@@ -10,6 +10,8 @@ import msgspec
 import pytest
 
 from kv import KeyValue, Put
+from pushy.draining import FILE as DRAIN_FILE
+from pushy.draining import Drains, Progress
 from pushy.feed import update_of
 from pushy.link import (
     AHEAD,
@@ -424,3 +426,23 @@ async def test_a_drain_ends_when_every_worker_says_so(host: Host) -> None:
     workers[1].send(Gauges({CONNECTIONS: 0.0}))
     await until(host.feed.drained)
     assert host.feed.standing().reasons == ["draining"]
+
+
+async def test_a_feed_in_the_middle_of_a_drain_goes_on_with_it(tmp_path: Path) -> None:
+    """It is not ready, tells workers the pace, and is not drained before it has heard from every worker."""
+    Drains(tmp_path / DRAIN_FILE).begin(100.0, 50, 0.0)
+    async with roads(tmp_path) as (log, store), running(tmp_path, log, store) as host:
+        assert host.feed.standing().reasons[-2:] == ["draining", "no worker has joined"]
+        assert not host.feed.drained()
+        first = await host.join(0)
+        assert (await first.until(Drain)).rate == 50.0
+        assert [message.ready for message in first.seen if isinstance(message, Readiness)] == [False, False]
+        first.send(Gauges({CONNECTIONS: 0.0}))
+        second = await host.join(1)
+        await second.until(Drain)
+        assert not host.feed.drained()
+        second.send(Gauges({CONNECTIONS: 7.0}))
+        await until(lambda: host.feed.connections() == 7)
+        assert host.feed.drain_progress() == Progress(True, 50, 7, 100.0, 0.07)
+        second.send(Gauges({CONNECTIONS: 0.0}))
+        await until(host.feed.drained)
