@@ -19,6 +19,7 @@ import jwt
 import msgspec
 from msgspec import Struct
 
+from stagecast import jws
 from stagecast.names import DeviceId, EventId, MemberId
 
 ALGORITHMS = frozenset({"HS256", "ES256", "EdDSA", "RS256"})
@@ -29,6 +30,8 @@ LIFE_MAX = 400 * 24 * 3600.0
 SKEW = 60.0
 """Seconds that the minter's clock may be ahead. A token from further ahead could not be revoked: revocations go by `iat`."""
 TOKEN_BYTES_MAX = 4096
+HEADERS_MAX = 64
+"""Headers remembered per set of keys."""
 RSA_BITS_MIN = 2048
 CURVES = {"ES256": ("P-256",), "EdDSA": ("Ed25519", "Ed448")}
 """RFC 7518 §3.4, RFC 8037 §3.1."""
@@ -65,11 +68,36 @@ class _KeySet(Struct):
     keys: list[dict[str, Any]]
 
 
+class _Header(Struct):
+    """What counts of a token's header (RFC 7515 §4.1). `jwk`, `jku` and their kind are not looked at: a token brings no key."""
+
+    alg: str
+    kid: str
+    crit: msgspec.Raw | msgspec.UnsetType | None = msgspec.UNSET
+    b64: bool = True
+
+
+class _Payload(Struct):
+    """What counts of a token's claims (RFC 7519 §4.1)."""
+
+    sub: MemberId
+    dev: DeviceId
+    evt: list[str]
+    exp: float
+    iat: float = 0.0
+    nbf: float = 0.0
+    jti: str = ""
+
+
+_header = msgspec.json.Decoder(_Header)
+_payload = msgspec.json.Decoder(_Payload)
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
     kid: str
     algorithm: str
-    verifying: Any = field(repr=False)
+    verifies: jws.Verifies = field(repr=False)
     signing: Any = field(repr=False)
     """None for a key that only verifies."""
 
@@ -79,27 +107,51 @@ class Keys:
     """The keys of a moment, by `kid`."""
 
     by_kid: Mapping[str, Key]
+    _headers: dict[bytes, Key] = field(default_factory=dict, repr=False, compare=False)
+    """Headers of tokens that verified, as spelt: an issuer's are all the same, and need to be read once."""
 
     def verify(self, token: str, now: float) -> Claims:
         """The token's claims. `now` in seconds since 1970. Raises TokenError: unknown kid, wrong algorithm or signature,
         expired, not yet valid, a claim missing or wrong, or more than LIFE_MAX to live."""
-        if len(token) > TOKEN_BYTES_MAX or not _canonical(token):
-            raise TokenError("not a valid token: not three parts of base64url, or too long")
+        if len(token) > TOKEN_BYTES_MAX:
+            raise TokenError("not a valid token: too long")
         try:
-            header = jwt.get_unverified_header(token)
-            key = self.by_kid[header["kid"]]
-            payload = jwt.decode(
-                token,
-                key.verifying,
-                algorithms=[key.algorithm],
-                options={"verify_exp": False, "verify_iat": False, "verify_nbf": False, "verify_aud": False},
-            )
-            claims = msgspec.convert({**payload, "kid": key.kid}, Claims)
-            claims.sub.encode()  # JSON can spell half a surrogate pair, which no frame or record can carry on
-        except (jwt.PyJWTError, KeyError, TypeError, ValueError, RecursionError) as error:
+            parts = jws.split(token)
+            key = self._headers.get(parts.head) or self._key(parts.head)
+            if not key.verifies(parts.signed, parts.signature):
+                raise TokenError("not a valid token: the signature is wrong")
+            # From text, since msgspec does not look at the bytes of what it skips.
+            payload = _payload.decode(parts.payload.decode())
+            payload.sub.encode()  # JSON can spell half a surrogate pair, which no frame or record can carry on
+        except TokenError:
+            raise
+        except (KeyError, ValueError, RecursionError) as error:
             raise TokenError(f"not a valid token: {type(error).__name__}") from error
+        if parts.head not in self._headers:
+            self._remember(parts.head, key)
+        claims = Claims(payload.sub, payload.dev, payload.evt, payload.exp, payload.iat, key.kid, payload.nbf)
         _check_times(claims, now)
         return claims
+
+    @property
+    def headers(self) -> int:
+        """How many headers are remembered."""
+        return len(self._headers)
+
+    def _key(self, head: bytes) -> Key:
+        """The key that a header names, if its algorithm is the key's own."""
+        header = _header.decode(jws.unspelt(head).decode())
+        key = self.by_kid[header.kid]
+        if header.alg != key.algorithm:
+            raise TokenError("not a valid token: the algorithm is not the key's")
+        if header.crit is not msgspec.UNSET or not header.b64:
+            raise TokenError("not a valid token: it needs an extension")  # RFC 7515 §4.1.11, RFC 7797
+        return key
+
+    def _remember(self, head: bytes, key: Key) -> None:
+        if len(self._headers) >= HEADERS_MAX:
+            self._headers.clear()
+        self._headers[head] = key
 
     def mint(self, member: str, device: str, events: list[str], ttl: float, now: float, rng: random.Random) -> str:
         """A token signed by the first key that can. `ttl` in seconds, jittered by ± 10 % so that tokens minted together do not
@@ -112,22 +164,12 @@ class Keys:
         return jwt.encode(claims, key.signing, algorithm=key.algorithm, headers={"kid": key.kid})
 
 
-def _canonical(token: str) -> bool:
-    """Whether the token is spelt the one way RFC 7515 §2 has: base64url without padding, spare bits zero. Python's decoder skips
-    what is not base64 and ignores spare bits, so that one signature would have many spellings."""
-    parts = token.split(".")
-    try:
-        return len(parts) == 3 and all(part == _base64url(base64.urlsafe_b64decode(part + "==")) for part in parts)
-    except ValueError:
-        return False
-
-
 def _base64url(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def _check_times(claims: Claims, now: float) -> None:
-    """Written so that a NaN, which Python's JSON reader lets through, fails every check."""
+    """Written so that a NaN, should a JSON reader let one through, fails every check."""
     if not claims.exp > now:
         raise TokenError("the token has expired")
     if not (claims.nbf <= now + SKEW and claims.iat <= now + SKEW):
@@ -169,7 +211,7 @@ def _key(jwk: dict[str, Any], where: str) -> Key:
         raise KeysError(f"{where}.n: an RSA key has at least {RSA_BITS_MIN} bits")
     private = algorithm == "HS256" or "d" in jwk
     verifying = loaded.public_key() if private and algorithm != "HS256" else loaded
-    return Key(kid, algorithm, verifying, loaded if private else None)
+    return Key(kid, algorithm, jws.verifies(verifying, algorithm), loaded if private else None)
 
 
 def _unpadded(text: object) -> bytes:
