@@ -7,6 +7,38 @@ import { build } from "esbuild";
 
 const GZIPPED_MAX = { "dist/index.js": 5000, "dist/cache.js": 600 };
 
+/** Properties that only modules of this SDK say to each other: none is on the wire, in a store or an application's hands. */
+const INTERNAL = [
+  "ackAt",
+  "after",
+  "applied",
+  "askAt",
+  "closed",
+  "deadline",
+  "disconnected",
+  "due",
+  "expire",
+  "fetchFailed",
+  "fetched",
+  "followed",
+  "hinted",
+  "hold",
+  "newToken",
+  "opened",
+  "position",
+  "probe",
+  "receive",
+  "refused",
+  "renewalFailed",
+  "renewed",
+  "restored",
+  "steer",
+  "take",
+  "told",
+  "version",
+  "welcomed",
+];
+
 process.chdir(import.meta.dirname);
 rmSync("dist", { recursive: true, force: true });
 await build({
@@ -16,6 +48,7 @@ await build({
   format: "esm",
   target: "es2022",
   minify: true,
+  mangleProps: new RegExp(`^(${INTERNAL.join("|")})$`),
   legalComments: "none",
 });
 const tsc = createRequire(import.meta.url).resolve("typescript/bin/tsc");

@@ -6,14 +6,10 @@
  * hammered.
  */
 
-/** Milliseconds; bounds every backoff but the first of a row, which the node alone decides. */
-const DELAY_MAX = 60000;
-/** Seconds of connection after which the next failure is a first one again. */
-const STABLE_AFTER = 30;
+import { DELAY_MAX, STABLE_AFTER, UNAUTHORIZED } from "./limits.js";
 
 const STAY_AWAY = [1000, 1002, 1003, 1007, 1008, 1009, 4400, 4403, 4409];
 const BY_PLAN = [1001, 4000, 4001];
-const UNAUTHORIZED = 4401;
 
 /** @typedef {{ seconds: number, newToken: boolean }} Wait Connect again after `seconds`, with a new token if it says so. */
 

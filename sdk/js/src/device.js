@@ -55,20 +55,10 @@
  */
 
 import { createReconnect, uniform } from "./backoff.js";
+import { ABNORMAL, FETCH_WITHIN, OFFLINE_MAX, OPEN_WITHIN, TIMER_MAX, TOKEN_WITHIN } from "./limits.js";
 import { createSession } from "./session.js";
 
-/** Seconds for TCP, TLS and the handshake. */
-const OPEN_WITHIN = 10;
-/** Seconds for one pull of a stage map. */
-const FETCH_WITHIN = 15;
-/** Seconds for the token callback. */
-const TOKEN_WITHIN = 30;
-/** Seconds until a connection is tried although the browser says that it is offline: some say so for ever. */
-const OFFLINE_MAX = 60;
-const ABNORMAL = 1006;
-/** The longest that setTimeout can, ms. */
-const TIMER_MAX = 2 ** 31 - 1;
-const WAKES = ["online", "offline", "pageshow", "visibilitychange"];
+const WAKES = ["online", "offline", "visibilitychange"];
 
 /** Monotonic seconds: the wall clock of a device may say anything, and jump. */
 const now = () => performance.now() / 1000;
@@ -145,7 +135,7 @@ export function createDevice(
     socket.onopen = () => {
       if (!isCurrent()) return;
       clearTimeout(wait);
-      perform(session.opened(token ?? "", now()));
+      perform(session.opened(/** @type {string} */ (token), now()));
     };
     socket.onmessage = ({ data }) => isCurrent() && perform(session.receive(data, now()));
     socket.onclose = ({ code, reason }) => isCurrent() && ended(code, reason);
@@ -212,7 +202,7 @@ export function createDevice(
   function performOne(effect, caughtUp) {
     switch (effect.type) {
       case "Send":
-        if (socket?.readyState === 1) socket.send(JSON.stringify(effect.frame));
+        socket?.send(JSON.stringify(effect.frame));
         break;
       case "Welcomed":
         reconnect.welcomed();
@@ -303,7 +293,6 @@ export function createDevice(
       const got = await fetch(url, {
         headers: { Authorization: `Bearer ${token}`, ...(etag && { "If-None-Match": `"${etag}"` }) },
         cache: "no-store", // the device is the cache
-        credentials: "omit",
         signal: AbortSignal.timeout(FETCH_WITHIN * 1000),
       });
       body = await got.text();
@@ -348,13 +337,13 @@ export function createDevice(
     events: session.events,
 
     /** The newest state it took. @param {string} event */
-    state: (event) => session.followed(event)?.state() ?? null,
+    state: (event) => session.followed(event)?.state(),
 
     /** The stage map in use, its own or its cohort's. @param {string} event */
-    stageMap: (event) => session.followed(event)?.map() ?? null,
+    stageMap: (event) => session.followed(event)?.map(),
 
     /** What the event's current stage shows now, or null. @param {string} event */
-    showing: (event) => session.followed(event)?.payload().payload ?? null,
+    showing: (event) => session.followed(event)?.payload().payload,
 
     /**
      * Calls `listener` each time. For `stage`, the time until it returns, or until the promise it returns is settled, is what an

@@ -17,9 +17,8 @@
 
 import { uniform } from "./backoff.js";
 import { ackHash } from "./hash.js";
+import { REFRESH_MIN } from "./limits.js";
 
-/** Seconds to the next fetch at least, whatever `refresh_after` says. */
-const REFRESH_MIN = 1;
 const NEVER = Infinity;
 /** @type {Held} */
 const NO_MAP = { map: null, until: NEVER };

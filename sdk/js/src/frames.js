@@ -29,17 +29,13 @@ const VERSION = /^\d{13}-[A-Za-z0-9._-]{1,48}$/;
 /** @type {Check} */
 const text = (value) => typeof value === "string";
 /** @type {Check} */
-const number = (value) => typeof value === "number";
-/** @type {Check} */
 const count = (value) => Number.isSafeInteger(value) && value >= 0;
 /** @type {(lo: number, hi: number) => Check} */
-const within = (lo, hi) => (value) => number(value) && value >= lo && value <= hi;
+const within = (lo, hi) => (value) => typeof value === "number" && value >= lo && value <= hi;
 /** @type {(pattern: RegExp) => Check} */
 const like = (pattern) => (value) => text(value) && pattern.test(value);
-/** @type {(check: Check) => Check} */
-const orNull = (check) => (value) => value === null || check(value);
-/** @type {(check: Check) => Check} */
-const optional = (check) => (value) => value === undefined || check(value);
+/** Null, or left out. @type {(check: Check) => Check} */
+const optional = (check) => (value) => value == null || check(value);
 /** @type {Check} */
 const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 /** @type {(fields: Record<string, Check>) => Check} */
@@ -56,9 +52,9 @@ const state = shape({
   seq: count,
   stage: name,
   ts: count,
-  map: orNull(version),
+  map: optional(version),
   fetch: count,
-  ack: orNull(shape({ p: (p) => count(p) && within(1, 2 ** 32)(p), w: count })),
+  ack: optional(shape({ p: within(1, 2 ** 32), w: count })),
 });
 const map = shape({
   ...place,
@@ -66,26 +62,27 @@ const map = shape({
   stages: (stages) => isObject(stages) && Object.keys(stages).every(name),
   ttl: optional(seconds),
   cohort: optional((cohort) => typeof cohort === "boolean"),
-  refresh_after: optional(orNull(seconds)),
+  refresh_after: optional(seconds),
 });
 
 /** @type {Record<string, Check>} */
 const FRAMES = {
+  __proto__: /** @type {any} */ (null), // a type called "constructor" is unknown
   welcome: shape({
     sid: text,
     ping: within(0.01, 86400),
     back,
-    refresh: orNull(seconds),
-    maps: orNull(text),
+    refresh: optional(seconds),
+    maps: optional(text),
     state: (states) => Array.isArray(states) && states.every(state),
   }),
   state,
   map,
   hint: shape({ ...place, map: version, w: count }),
   msg: shape({ id: text, kind: text }),
-  pong: shape({ c: number }),
-  goaway: shape({ why: text, back: optional(orNull(back)) }),
-  err: shape({ code: text, e: optional(orNull(text)), text: optional(text) }),
+  pong: isObject,
+  goaway: shape({ why: text, back: optional(back) }),
+  err: shape({ code: text, e: optional(text), text: optional(text) }),
 };
 
 /**
@@ -94,18 +91,15 @@ const FRAMES = {
  * @returns {NodeFrame | null | undefined}
  */
 export function decodeFrame(data) {
-  const frame = parsed(data);
-  if (!isObject(frame) || !text(frame.t)) return undefined;
-  if (!Object.hasOwn(FRAMES, frame.t)) return null;
-  if (!FRAMES[frame.t](frame)) return undefined;
-  return frame.t === "map" ? { default: null, ttl: 86400, cohort: false, ...frame } : frame;
-}
-
-/** @param {any} data */
-function parsed(data) {
+  let frame;
   try {
-    return text(data) ? JSON.parse(data) : undefined;
-  } catch {
-    return undefined;
-  }
+    frame = JSON.parse(/** @type {string} */ (data));
+  } catch {}
+  if (!text(data) || !isObject(frame) || !text(frame.t)) return undefined;
+  const check = FRAMES[frame.t];
+  if (!check) return null;
+  if (!check(frame)) return undefined;
+  return frame.t === "map"
+    ? { ...frame, default: frame.default ?? null, ttl: frame.ttl ?? 86400, cohort: frame.cohort ?? false }
+    : frame;
 }

@@ -51,17 +51,18 @@
 import { uniform } from "./backoff.js";
 import { followed, jittered } from "./followed.js";
 import { decodeFrame } from "./frames.js";
+import {
+  ANSWER_WITHIN,
+  ASK_AGAIN_MAX,
+  ASK_AGAIN_MIN,
+  CENSUS_WITHIN,
+  EVENTS_MAX,
+  PROBE_EVERY_MIN,
+  RENEW_AGAIN_MAX,
+  RENEW_AGAIN_MIN,
+  RENEW_EVERY_MIN,
+} from "./limits.js";
 
-/** Events that can be followed at once. */
-const EVENTS_MAX = 8;
-/** Seconds from a ping to its pong, from `hello` to `welcome`, and from `goaway` until the device closes by itself. */
-const ANSWER_WITHIN = 10;
-/** Seconds from applying something until the ping that tells the positions, at most (or the ping interval, if shorter). */
-const CENSUS_WITHIN = 45;
-/** Seconds between two renewals at least, whatever `refresh` says. */
-const RENEW_EVERY_MIN = 10;
-/** Seconds between two probes at least: a tab may be switched to and fro faster than a node likes pings. */
-const PROBE_EVERY_MIN = 5;
 const NEVER = Infinity;
 
 /**
@@ -96,7 +97,7 @@ export function createSession(device, events, random, app) {
 
   /** @param {string} event */
   function add(event) {
-    if (all.size >= EVENTS_MAX) throw new RangeError("more than 8 events");
+    if (all.size >= EVENTS_MAX) throw new RangeError(`more than ${EVENTS_MAX} events`);
     const one = followed(event, device, random);
     all.set(event, one);
     return one;
@@ -173,7 +174,7 @@ export function createSession(device, events, random, app) {
       case "err":
         if (one) {
           one.refused = true;
-          one.askAt = now + uniform(random, 30, 60);
+          one.askAt = now + uniform(random, ASK_AGAIN_MIN, ASK_AGAIN_MAX);
         }
         return [{ type: "Refused", event: frame.e ?? null, code: frame.code, text: frame.text ?? "" }];
     }
@@ -330,7 +331,7 @@ export function createSession(device, events, random, app) {
      * @param {number} now
      */
     renewalFailed(now) {
-      if (isOpen()) tokenAt = now + uniform(random, 5, 15);
+      if (isOpen()) tokenAt = now + uniform(random, RENEW_AGAIN_MIN, RENEW_AGAIN_MAX);
     },
 
     /**
