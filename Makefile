@@ -30,7 +30,7 @@ run: $(VENV)/.run  ## the whole way on this machine: SPEED=2 plays twice as fast
 	@exec $(BIN)/stagecast demo $(if $(SPEED),--speed $(SPEED)) $(if $(ONCE),--once)
 
 test: $(VENV)/.dev  ## the tests; STAGECAST_REQUIRE=kafka,cassandra turns skips into failures
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(ARGS)
 
 lint: $(VENV)/.dev  ## style, types, import contracts, compose file, docs
 	@$(BIN)/ruff format --check .

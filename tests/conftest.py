@@ -41,8 +41,13 @@ def pytest_configure() -> None:
         raise pytest.UsageError(f"STAGECAST_REQUIRE: {', '.join(sorted(unknown))} is none of {names}")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what uses a server by its name, and gives it the time that a first fetch of the jars may take."""
+    """Marks what uses a server by its name, and gives it the time that a first fetch of the jars may take.
+
+    Under xdist all of them go to one process, so that one Kafka and one Cassandra serve the run; and they go first, since
+    they take longest.
+    """
     for item in items:
         for kind, fixtures in SERVER_FIXTURES.items():
             if set(fixtures) & set(getattr(item, "fixturenames", ())):
@@ -51,6 +56,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.get_closest_marker(kind) for kind in SERVER_FIXTURES
         ):
             item.add_marker(pytest.mark.timeout(300))
+        if any(item.get_closest_marker(kind) for kind in SERVER_FIXTURES):
+            item.add_marker(pytest.mark.xdist_group("servers"))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
