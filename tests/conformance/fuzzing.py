@@ -1,5 +1,5 @@
-"""Runs the Autobahn cases against a WebSocket server: `python -m tests.conformance.fuzzing URL [EXCLUDED …]` prints the verdicts as
-JSON, `{case: [behaviour, behaviour on closing]}`. A process of its own, because the cases' shims change `binascii` and `sys.path`.
+"""Runs the Autobahn cases against a WebSocket server: `python -m tests.conformance.fuzzing URL [EXCLUDED …]` prints the verdicts
+as JSON, `{case: [behaviour, behaviour on closing]}`. A process of its own: the cases' shims change `binascii` and `sys.path`.
 """
 
 import asyncio
