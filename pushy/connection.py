@@ -16,6 +16,7 @@ from pushy import handshake
 from pushy.followed import Place
 from pushy.handshake import Door, Refusal, Upgrade
 from pushy.hub import Hub
+from pushy.proxies import BadPreamble, Proxies, read_preamble
 from pushy.rfc6455 import (
     NO_STATUS,
     PONG,
@@ -69,14 +70,17 @@ class Floor:
     clock: Clock
     arrived: Callable[["Connection"], bool]
     """A TCP connection is there: whether to keep it."""
-    busy: Callable[["Connection"], bool]
-    """Whether a valid upgrade is over a limit."""
+    busy: Callable[["Connection"], Refusal | None]
+    """Why a valid upgrade is over a limit, if it is."""
     greeted: Callable[["Connection"], None]
     wanted: Callable[["Connection", list[str]], None]
     left: Callable[["Connection"], None]
     """The session is over: it leaves the hub and the directory."""
     gone: Callable[["Connection"], None]
     """The TCP connection is over."""
+    introduced: Callable[["Connection", str | None], bool]
+    """A proxy has told the client's address (None: it can't say): whether to keep the connection."""
+    proxies: Proxies
     handshake_deadline: float
     slow_after: float
     """Seconds without progress of unsent bytes after which a connection is cut."""
@@ -108,6 +112,7 @@ class Connection(asyncio.Protocol):
         "descriptor",
         "phase",
         "places",
+        "proxied",
         "session",
         "slot",
         "transport",
@@ -128,6 +133,8 @@ class Connection(asyncio.Protocol):
         """While bytes are unsent: how many there were when last looked at, and when to look again."""
         self.address: str | None = None
         """Only where connections are counted per address."""
+        self.proxied = False
+        """Whether a trusted proxy holds the other end and has not told the client's address yet."""
         self.phase = HANDSHAKE
         self.places: tuple[Place, ...] = ()
         self.slot: Slot | None = None
@@ -235,6 +242,8 @@ class Connection(asyncio.Protocol):
 
     def _handshake(self, data: bytes) -> None:
         self._head += data
+        if self.proxied and self._floor.proxies.preamble and not self._read_preamble():
+            return
         found = handshake.read_request(self._head)
         if found is None:
             return
@@ -242,17 +251,38 @@ class Connection(asyncio.Protocol):
         rest, self._head = self._head[length:], b""
         if isinstance(request, Refusal):
             self._refuse(request)
+        elif self.proxied and not self._introduce(self._floor.proxies.client(request.forwarded)):
+            return
         elif self._floor.echo is not None and request.path == "/echo":
             self._to_echo(self._floor.echo, request, rest)
-        elif refusal := self._floor.door.check(request):
+        elif (refusal := self._floor.door.check(request)) or (refusal := self._floor.busy(self)):
             self._refuse(refusal)
-        elif self._floor.busy(self):
-            self._refuse(handshake.BUSY)
         else:
             self._open(request, rest)
 
+    def _read_preamble(self) -> bool:
+        """Whether a PROXY preamble has come whole and the connection stays."""
+        try:
+            found = read_preamble(self._head)
+        except BadPreamble:
+            self._floor.refusals["proxy"] += 1
+            self.transport.abort()
+            return False
+        if found is None:
+            return False
+        address, length = found
+        self._head = self._head[length:]
+        return self._introduce(address)
+
+    def _introduce(self, address: str | None) -> bool:
+        self.proxied = False
+        kept = self._floor.introduced(self, address)
+        if not kept:
+            self.transport.abort()
+        return kept
+
     def _refuse(self, refusal: Refusal) -> None:
-        self._floor.refusals[str(refusal.status)] += 1
+        self._floor.refusals[refusal.reason or str(refusal.status)] += 1
         self.phase = CLOSING
         self.write(handshake.refuse(refusal))
         self._finish()

@@ -255,7 +255,7 @@ class Feed:
         if predecessor is not None:
             self._gone(predecessor)
         link.send(Readiness(self.roads.ready and not self.draining))
-        link.send(Steer(self._back))
+        link.send(Steer(self._back, self._settings.accept_rate / self._workers))
         self._revoke(link, self.roads.revocations)
         if self.draining:
             self._drain(link)

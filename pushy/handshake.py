@@ -39,6 +39,8 @@ class Upgrade:
     """Lower case, as sent."""
     origin: str | None
     protocols: tuple[str, ...]
+    forwarded: str = ""
+    """`X-Forwarded-For`, which says something only when a trusted proxy sent it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +49,14 @@ class Refusal:
 
     status: int
     text: str
+    retry_after: int = RETRY_AFTER
+    """Seconds, in a 503."""
+    reason: str = ""
+    """What it is counted under, where the status does not say it."""
 
 
 _PHRASES = {400: "Bad Request", 403: "Forbidden", 404: "Not Found", 426: "Upgrade Required", 503: "Service Unavailable"}
-_EXTRA = {426: "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n", 503: f"Retry-After: {RETRY_AFTER}\r\n"}
+_EXTRA = {426: "Sec-WebSocket-Version: 13\r\nUpgrade: websocket\r\n", 503: "Retry-After: {}\r\n"}
 
 
 def read_request(data: bytes | bytearray) -> tuple[Upgrade | Refusal, int] | None:
@@ -96,6 +102,7 @@ def _request(lines: list[bytes]) -> Upgrade | Refusal:
         host.decode().lower(),
         origin.decode("latin-1") if origin is not None else None,
         tuple(name.strip(" \t") for name in offered.split(",")) if offered else (),
+        fields.get(b"x-forwarded-for", b"").decode("latin-1"),
     )
 
 
@@ -175,7 +182,8 @@ def accept(upgrade: Upgrade, subprotocol: str | None = SUBPROTOCOL) -> bytes:
 def refuse(refusal: Refusal) -> bytes:
     """The refusal's answer. It says nothing of what the client sent."""
     body = refusal.text + "\n"
+    extra = _EXTRA.get(refusal.status, "").format(refusal.retry_after)
     return (
         f"HTTP/1.1 {refusal.status} {_PHRASES[refusal.status]}\r\nConnection: close\r\n"
-        f"{_EXTRA.get(refusal.status, '')}Content-Type: text/plain; charset=utf-8\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+        f"{extra}Content-Type: text/plain; charset=utf-8\r\nContent-Length: {len(body)}\r\n\r\n{body}"
     ).encode()

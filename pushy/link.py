@@ -164,6 +164,8 @@ class Steer(Struct, frozen=True, tag=True):
     """The `back` that welcomes and goaways carry from now on, ms."""
 
     back: tuple[int, int]
+    accept_rate: float = 0.0
+    """This worker's share of the host's `accept_rate`; 0: as before."""
 
 
 FromWorker = Joined | Follow | Unfollow | Counted | Sessions | Delivered | Gauges

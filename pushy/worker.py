@@ -7,6 +7,7 @@ It decides nothing about heads and never reads log or store. Without its feed it
 import asyncio
 import contextlib
 import gc
+import math
 import os
 import random
 import resource
@@ -31,7 +32,7 @@ from pushy.fanout import write_all
 from pushy.feed_link import FeedLink
 from pushy.followed import Outlet
 from pushy.gauges import Fanouts, connection_values
-from pushy.handshake import Door
+from pushy.handshake import BUSY, RETRY_AFTER, Door, Refusal
 from pushy.hub import Hub
 from pushy.limits import Crowd
 from pushy.link import (
@@ -56,6 +57,8 @@ from pushy.link import (
     Update,
 )
 from pushy.news import News
+from pushy.proxies import Proxies
+from pushy.turnstile import Turnstile
 from pushy.wheel import TICK, Wheel
 from stagecast.clock import Clock, SystemClock
 from stagecast.receipts import Receipt
@@ -170,12 +173,18 @@ class Worker:
             wanted=self._wanted,
             left=self._left,
             gone=self._gone,
+            introduced=self._introduced,
+            proxies=Proxies.of(settings.trusted_proxies, settings.proxy_protocol),
             handshake_deadline=options.handshake_deadline,
             slow_after=options.slow_after,
             echo=Echo if options.echo else None,
         )
         self._fanouts = Fanouts()
         self._crowd = Crowd(settings.connections, settings.connections_per_address, options.per_address_on_loopback)
+        # Its share of the host's rate comes from the feed, which knows how many workers there are.
+        burst = settings.accept_burst or settings.connections
+        self._turnstile = Turnstile(settings.accept_rate, burst, clock.monotonic())
+        self._rng = rng
         self._empty = asyncio.Event()
         self._settling: deque[tuple[Connection, str, ErrCode | None]] = deque()
         """Connections whose awaited head is settled, each taking its turn."""
@@ -236,8 +245,10 @@ class Worker:
             case Replaced(member, device, start):
                 earlier = [c for c in self._directory.device(device) if c.member == member and c.session.start < start]
                 self._end(earlier, CloseCode.REPLACED, "replaced by a later session")
-            case Steer(back):
+            case Steer(back, accept_rate):
                 self.floor.rules.back = back
+                if accept_rate:
+                    self._turnstile.pace(accept_rate)
             case Drain(rate, back):
                 self.floor.rules.back = back
                 self._drain(rate)
@@ -298,16 +309,30 @@ class Worker:
     # connections
 
     def _arrived(self, connection: Connection) -> bool:
-        if self._settings.connections_per_address:
-            connection.address = self._crowd.key(connection.transport.get_extra_info("peername")[0])
-        reason = self._crowd.arrived(connection.address)
+        if self._settings.connections_per_address or self.floor.proxies.networks:
+            peer: str = connection.transport.get_extra_info("peername")[0]
+            connection.proxied = self.floor.proxies.trusts(peer)
+            if not connection.proxied:
+                connection.address = self._crowd.key(peer)
+        return self._kept(self._crowd.arrived(connection.address))
+
+    def _introduced(self, connection: Connection, address: str | None) -> bool:
+        connection.address = self._crowd.key(address) if address else None
+        return self._kept(self._crowd.known(connection.address))
+
+    def _kept(self, reason: str | None) -> bool:
         if reason is not None:
             self.floor.refusals[reason] += 1
         return reason is None
 
-    def _busy(self, connection: Connection) -> bool:
+    def _busy(self, connection: Connection) -> Refusal | None:
+        """Before any costly work: whom to send away, and for how long, so that the crowd comes back spread out."""
         leaving = self._stopping or self._draining is not None
-        return leaving or self._crowd.over(connection.address, self.floor.upgraded)
+        if leaving or self._crowd.over(connection.address, self.floor.upgraded):
+            wait = self._rng.uniform(*self.floor.rules.back) / 1000
+            return Refusal(503, BUSY.text, max(RETRY_AFTER, math.ceil(wait)))
+        wait = self._turnstile.enter(self._clock.monotonic())
+        return Refusal(503, "too many at once", math.ceil(wait), "rate") if wait else None
 
     def _gone(self, connection: Connection) -> None:
         self._crowd.gone(connection.address)

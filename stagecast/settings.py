@@ -4,6 +4,7 @@ Every setting is `STAGECAST_<NAME>` in the environment and `<name>` in the TOML 
 typing error can't pass in silence.
 """
 
+import ipaddress
 import re
 import tomllib
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ OTHERS = frozenset(
     {"REQUIRE", "URL", "KEY", "RATINGS", "JARS", "JAVA", "CONFIG", "TEST_ECHO", "TOKEN", "WS", "ADMIN_URL"}
 )
 """Variables with our prefix that are not settings of a service: the CLI's and the tests'."""
+LISTS = {"origins": "origin", "trusted_proxies": "trusted-proxy"}
+"""Settings that are lists → the flag of one entry. In the environment a comma stands between two."""
 
 
 class SettingsError(ValueError):
@@ -45,7 +48,8 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     origins: Annotated[list[str], _says("further Origins of browsers, exact, such as https://tv.example")] = []
     maps: Annotated[str, _says("public base URL of the stage-map API, told to devices; empty: none")] = ""
     device_url: Annotated[
-        str, _says("public WebSocket URL of devices, such as wss://tv.example/ws, for the console's preview; empty: none")
+        str,
+        _says("public WebSocket URL of devices, such as wss://tv.example/ws, for the console's preview; empty: none"),
     ] = ""
     advertise: Annotated[str, _says("this host's admin URL as other services reach it; empty: where it listens")] = ""
     host: Annotated[str, _says("this host's name in receipts and the registry; empty: the machine's")] = ""
@@ -56,6 +60,21 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         int, Meta(ge=0), _says("connections per client address at most; 0: no limit (and none on loopback)")
     ] = 0
     accept_rate: Annotated[float, Meta(gt=0), _says("connections per second a host takes in a storm")] = 400.0
+    accept_burst: Annotated[
+        int,
+        Meta(ge=0),
+        _says("connections a worker takes at once before accept_rate is a limit (503); 0: `connections`"),
+    ] = 0
+    proxy_protocol: Annotated[
+        bool,
+        _says(
+            "trusted proxies begin each connection with a PROXY protocol v2 preamble; false: they send X-Forwarded-For"
+        ),
+    ] = False
+    trusted_proxies: Annotated[
+        list[str],
+        _says("networks of the proxies in front whose word about a client's address counts, such as 10.0.0.0/8"),
+    ] = []
     drain_rate: Annotated[float, Meta(gt=0), _says("connections per second a host closes when it drains")] = 400.0
     map_rate: Annotated[float, Meta(gt=0), _says("own stage maps per second a prefetch process serves")] = 1000.0
 
@@ -96,7 +115,18 @@ def load_settings(
         chosen |= _checked(_toml(file), str(file))
     chosen |= _checked(_from_environment(environ), "the environment", PREFIX)
     chosen |= _checked({name: value for name, value in flags.items() if value is not None}, "the command line", "--")
-    return msgspec.convert(chosen, Settings)
+    return _consistent(msgspec.convert(chosen, Settings))
+
+
+def _consistent(settings: Settings) -> Settings:
+    for network in settings.trusted_proxies:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise SettingsError(f"trusted_proxies: {error}") from error
+    if settings.proxy_protocol and not settings.trusted_proxies:
+        raise SettingsError("proxy_protocol: name the proxies in trusted_proxies, for nobody else is believed")
+    return settings
 
 
 def _toml(file: Path) -> dict[str, Any]:
@@ -113,7 +143,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     for name, value in environ.items():
         if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in OTHERS:
             setting = name.removeprefix(PREFIX).lower()
-            found[setting] = [part for part in value.split(",") if part] if setting == "origins" else value
+            found[setting] = [part for part in value.split(",") if part] if setting in LISTS else value
     return found
 
 

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from stagecast.http import listen
-from stagecast.settings import PREFIX, Settings, SettingsError, load_settings
+from stagecast.settings import LISTS, PREFIX, Settings, SettingsError, load_settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -35,9 +35,9 @@ def settings_options(*names: str) -> Callable[[F], F]:
         decorated: Any = wrapped
         for name in reversed(chosen):
             decorated = click.option(
-                f"--{name.removesuffix('s') if name == 'origins' else name}".replace("_", "-"),
+                f"--{LISTS.get(name, name)}".replace("_", "-"),
                 name,
-                multiple=name == "origins",
+                multiple=name in LISTS,
                 default=None,
                 metavar="URL" if name in ("log", "store", "maps", "advertise") else "VALUE",
                 help=f"{_meaning(name)}  [{PREFIX}{name.upper()}]",

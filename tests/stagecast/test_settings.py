@@ -1,5 +1,6 @@
 """Where settings come from, in which order, and what is refused."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -43,15 +44,28 @@ def test_flags_beat_the_environment_which_beats_the_file(tmp_path: Path) -> None
 def test_each_setting_has_all_three_ways(tmp_path: Path) -> None:
     """Every field, by variable, line and flag, comes out the same."""
     values: dict[str, object] = {
-        name: {float: 2.5, int: 7, str: "x"}.get(type(default), ["https://a.example", "https://b.example"])
+        name: {float: 2.5, int: 7, str: "x", bool: True}.get(type(default), ["10.0.0.0/8", "fd00::/8"])
         for name, default in msgspec.structs.asdict(Settings()).items()
     }
     spelt = {name: ",".join(value) if isinstance(value, list) else str(value) for name, value in values.items()}
-    lines = "\n".join(f"{name} = {value!r}" for name, value in values.items())
+    lines = "\n".join(f"{name} = {json.dumps(value)}" for name, value in values.items())
     expected = Settings(**values)  # type: ignore[arg-type]  # one value of each field's type
     assert load(tmp_path, environ={f"STAGECAST_{name.upper()}": value for name, value in spelt.items()}) == expected
     assert load_settings(values, {}, cwd=tmp_path) == expected
     assert load(tmp_path, toml=lines) == expected
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"trusted_proxies": ["10.0.0.1/8"]}, "trusted_proxies: 10.0.0.1/8 has host bits set"),
+        ({"proxy_protocol": True}, "proxy_protocol: name the proxies"),
+    ],
+)
+def test_settings_that_do_not_fit_together(tmp_path: Path, flags: dict[str, object], said: str) -> None:
+    """A network that is none; a preamble that nobody would be believed to send."""
+    with pytest.raises(SettingsError, match=said):
+        load(tmp_path, **flags)
 
 
 def test_the_file_may_be_named(tmp_path: Path) -> None:
