@@ -1,14 +1,17 @@
 """What the HTTP API takes and gives: bodies as msgspec checks them, and their JSON schemas come from here."""
 
+from datetime import timedelta
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from broadcaster.publisher import Standing
+from broadcaster.readiness import Check
 from broadcaster.schedule import Next
-from stagecast.event import REASON_BYTES_MAX, Hold
+from stagecast.event import REASON_BYTES_MAX, Armed, Hold
 from stagecast.names import DeviceId, EventId, MapVersion, MemberId, StageName
 from stagecast.plan import PlannedStage
+from stagecast.receipts import Progress
 
 Title = Annotated[str, Meta(min_length=1, max_length=200, description="shown to producers")]
 Reason = Annotated[str, Meta(max_length=REASON_BYTES_MAX, description="for the audit; at most 200 bytes")]
@@ -36,6 +39,43 @@ class ReasonBody(Struct, frozen=True, forbid_unknown_fields=True):
     reason: Reason = ""
 
 
+class CloudEventData(Struct, frozen=True):
+    """`data` of a CloudEvent: a TransitionBody; what else the sender says is passed over."""
+
+    stage: Annotated[str, Meta(max_length=64)]
+    if_gen: int | None = None
+    if_seq: int | None = None
+    urgent: bool = False
+    reason: Reason = ""
+
+
+class CloudEvent(Struct, frozen=True):
+    """CloudEvents 1.0.2, JSON format, structured mode. `source` and `id` together are the idempotency key (§3.1: they identify
+    an event)."""
+
+    specversion: Literal["1.0"]
+    id: Annotated[str, Meta(min_length=1, max_length=1024)]
+    source: Annotated[str, Meta(min_length=1, max_length=2048)]
+    type: Annotated[str, Meta(min_length=1, max_length=1024)]
+    data: CloudEventData
+
+
+class ArmBody(Struct, frozen=True, forbid_unknown_fields=True):
+    armed: bool
+    override: Reason = ""
+    """Why, although the checks say no-go."""
+
+
+class ShiftBody(Struct, frozen=True, forbid_unknown_fields=True):
+    by: Annotated[timedelta, Meta(description="ISO 8601: PT5M later, -PT90S earlier")]
+    start: Annotated[str | None, Meta(description="only this stage and those after it; else all not reached yet")] = (
+        field(name="from", default=None)
+    )
+    revision: Annotated[
+        int | None, Meta(description="only if the plan is at it, so that a repeat does not shift twice")
+    ] = None
+
+
 class EmptyBody(Struct, frozen=True, forbid_unknown_fields=True):
     pass
 
@@ -61,6 +101,15 @@ class EventView(Struct, frozen=True):
     plan: tuple[PlannedStage, ...]
     hold: Hold | None
     next: Next | None
+    armed: bool = False
+    arming: Armed | None = None
+    """For which stage, by whom, since when."""
+
+
+class Live(Progress, frozen=True):
+    """A progress with the event it is of: `data` of a server-sent event."""
+
+    head: EventView | None = None
 
 
 class EventLine(Struct, frozen=True):
@@ -92,6 +141,23 @@ class HistoryPage(Struct, frozen=True):
     after: int | None
 
 
+class AuditLine(Struct, frozen=True):
+    """An accepted transition (`what` is `transition`), or an act."""
+
+    ts: int
+    seq: int
+    what: str
+    stage: str
+    who: str
+    why: str
+    detail: str
+
+
+class AuditPage(Struct, frozen=True):
+    audit: list[AuditLine]
+    after: str | None
+
+
 class RevocationView(Struct, frozen=True):
     kind: Literal["device", "member"]
     id: str
@@ -120,6 +186,8 @@ class ProblemView(Struct, frozen=True, omit_defaults=True):
     field: str | None = None
     error: str | None = None
     head: HeadView | None = None
+    checks: list[Check] | None = None
+    """What said no-go."""
 
 
 class Health(Struct, frozen=True):

@@ -122,9 +122,8 @@ def _capacity(found: Findings) -> Check:
     if not limit:
         return Check("capacity", False, "no host speaks")
     left = max(limit - open_now, 0)
-    return Check(
-        "capacity", left >= LEFT_MIN * limit, f"{open_now:,} of {limit:,} connections used, {left:,} left ({_percent(left / limit)})"
-    )  # fmt: skip
+    text = f"{open_now:,} of {limit:,} connections used, {left:,} left ({_percent(left / limit)})"
+    return Check("capacity", left >= LEFT_MIN * limit, text)
 
 
 def _clock(found: Findings) -> Check:

@@ -55,6 +55,8 @@ class Ledger:
         """Of the last KEEP_MS."""
         self.before: Callable[[Receipt, int], None] | None = None
         """Told of every receipt and its stamp before it is taken."""
+        self.lag = 0
+        """ms from the log's stamp of the last record until it was read here: the way, and what the clocks differ."""
         self.kept = 0
         self.refused = 0
         self.unreadable = 0
@@ -91,6 +93,7 @@ class Ledger:
                     self.beat(counted, record.ts)
                 case never:
                     assert_never(never)
+            self.lag = now - record.ts
         if now - self._expired_at >= EXPIRE_EVERY_MS:
             self._expire(now)
 

@@ -1,8 +1,8 @@
 """Curves in the store: written while they grow, read for progress and report. The points are `series`' affair.
 
-Promised: what the receipts log told of a state is in the store within SAVE_EVERY of being told; an instance that was away for less
-than REACH leaves no hole, and none is left as long as any instance runs. Not promised: a curve's last seconds, should all instances
-be away for longer; a point of a transition that was followed by another within the same second.
+Promised: what the receipts log told of a state is in the store within SAVE_EVERY of being told; an instance that was away for
+less than REACH leaves no hole, and none is left as long as any instance runs. Not promised: a curve's last seconds, should all
+instances be away for longer; a point of a transition that was followed by another within the same second.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ class Curves:
             self._failing = False
 
     async def of_gen(self, event: str, gen: int) -> dict[int, list[Point]]:
-        """seq → points in order, of all curves of this gen: what the store has, and what is not written yet. Raises StoreError."""
+        """seq → points in order, of all curves of this gen: the store's, and those not written yet. Raises StoreError."""
         found: dict[int, dict[int, Point]] = {}
         for chunk in self._recorder.unsaved():
             if chunk.event == event and chunk.order[0] == gen:

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from broadcaster.receipts import Ledger
+from stagecast.event import Head
 from stagecast.receipts import Progress, Receipt
 
 SHARES = (("50", 0.5), ("95", 0.95), ("99", 0.99), ("99.9", 0.999))
@@ -22,7 +23,8 @@ CURVES_MAX = 10_000
 GRACE_MS = 1500
 """After a second is over by the wall clock, how long until its point is made though the log has said nothing since."""
 WORKERS_PER_STEP = 1000
-"""So many workers more make the time between two points a step longer: 5,000 take 0.1 s to add, so a curve costs 2 % of the process."""
+"""So many workers more make the time between two points a step longer: 5,000 take 0.1 s to add, so a curve costs 2 % of the
+process."""
 _MINUTE = 60_000
 _GRAIN = (
     (2 * _MINUTE, 1000, 0, 30_000),
@@ -65,6 +67,11 @@ def grain(age: int) -> tuple[int, int]:
             return step, first + max(age, 0) // length
     step, first, length = _OLD
     return step, first + age // length
+
+
+def times_of(head: Head) -> dict[Order, int]:
+    """(gen, seq) → ts of the states that this head remembers."""
+    return {(head.gen, entry.seq): entry.ts for entry in head.accepted}
 
 
 def reached(points: Iterable[Point], since: int) -> dict[str, int | None]:

@@ -13,18 +13,24 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from broadcaster.api import Parts, http_api
+from broadcaster.api import http_api
 from broadcaster.bodies import Health, Readiness
 from broadcaster.cadence import Cadence
 from broadcaster.console.app import with_console
+from broadcaster.control import live
 from broadcaster.firing import Firing
 from broadcaster.heads import Heads
 from broadcaster.metrics import Metrics
+from broadcaster.parts import Parts
+from broadcaster.planning import Planning
 from broadcaster.problems import RETRY_AFTER
 from broadcaster.producer import Producer
 from broadcaster.publisher import Publisher
-from broadcaster.receipts import Ledger, keep_ledger
+from broadcaster.receipts import KEEP_MS, Ledger, keep_ledger
+from broadcaster.recording import REACH_MS, Curves
 from broadcaster.roster import Roster, watch_log
+from broadcaster.series import Recorder, times_of
+from broadcaster.watching import Watching
 from kv import KeyValue, StoreUnavailable, open_store
 from stagecast.access import Gate
 from stagecast.clock import Clock, SystemClock
@@ -108,7 +114,7 @@ async def _main(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    work = asyncio.create_task(_work(settings, front))
+    work = asyncio.create_task(_work(settings, front, stop))
     stopped = asyncio.create_task(stop.wait())
     try:
         async with serving(Starlette(routes=[Mount("/", app=front)]), http) as url:
@@ -122,7 +128,7 @@ async def _main(
     _log.info("broadcaster stopped")
 
 
-async def _work(settings: Settings, front: Front) -> None:
+async def _work(settings: Settings, front: Front, stopping: asyncio.Event) -> None:
     async with contextlib.AsyncExitStack() as opened:
         front.waits_for = "the store does not answer"
         store = await _patiently(lambda: open_store(settings.store_url, settings.store_password), "store")
@@ -130,21 +136,26 @@ async def _work(settings: Settings, front: Front) -> None:
         front.waits_for = "the log does not answer"
         log = await _patiently(lambda: open_log(settings.log_url, settings.log_password), "log")
         opened.push_async_callback(_close, log.close)
-        async with broadcasting(store, log, SystemClock(), settings) as api:
+        async with broadcasting(store, log, SystemClock(), settings, stopping) as api:
             front.open(api)
             await asyncio.Event().wait()
 
 
 @contextlib.asynccontextmanager
 async def broadcasting(
-    store: KeyValue, log: MessageLog, clock: Clock, settings: Settings | None = None
+    store: KeyValue,
+    log: MessageLog,
+    clock: Clock,
+    settings: Settings | None = None,
+    stopping: asyncio.Event | None = None,
 ) -> AsyncIterator[Starlette]:
     """The whole tier on this store and log: plans fire, the cadence runs, API and console answer while it is open. A part that
-    breaks ends it with an ExceptionGroup."""
-    parts, cadence, firing = compose(store, log, clock)
+    breaks ends it with an ExceptionGroup. Streams end once `stopping` is set."""
+    parts, cadence, firing = compose(store, log, clock, stopping)
     async with asyncio.TaskGroup() as tasks:
         running = [
-            tasks.create_task(keep_ledger(parts.ledger, log, clock)),
+            tasks.create_task(keep_ledger(parts.ledger, log, clock, reach=REACH_MS)),
+            tasks.create_task(parts.curves.run()),
             tasks.create_task(_watch(parts.roster, log)),
             tasks.create_task(cadence.run()),
             tasks.create_task(firing.run()),
@@ -159,7 +170,9 @@ async def broadcasting(
             await parts.publisher.drain(CLOSE_WAIT)
 
 
-def compose(store: KeyValue, log: MessageLog, clock: Clock) -> tuple[Parts, Cadence, Firing]:
+def compose(
+    store: KeyValue, log: MessageLog, clock: Clock, stopping: asyncio.Event | None = None
+) -> tuple[Parts, Cadence, Firing]:
     """The parts of one broadcaster, nothing running yet."""
     heads, ledger = Heads(store), Ledger()
     roster, publisher = Roster(heads, clock), Publisher(log, clock)
@@ -174,8 +187,20 @@ def compose(store: KeyValue, log: MessageLog, clock: Clock) -> tuple[Parts, Cade
         well = cadence.store_answers
         return Readiness(well and publisher.standing == "ok", "ok" if well else "down", publisher.standing)
 
+    def since(event: str, order: tuple[int, int]) -> int | None:
+        known = roster.get(event)
+        return None if known is None else times_of(known.head).get(order)
+
+    async def look(event: str) -> bytes:
+        return live(parts, event)
+
+    recorder = Recorder(ledger, since, clock.now() - (REACH_MS - KEEP_MS))
     metrics = Metrics(producer, publisher, cadence, firing, roster, ledger, {})
-    return Parts(store, heads, roster, producer, publisher, ledger, metrics, clock, ready), cadence, firing
+    parts = Parts(
+        store, heads, roster, producer, Planning(producer, heads, clock), publisher, ledger, recorder,
+        Curves(store, recorder, clock), Watching(look, stopping or asyncio.Event()), metrics, clock, ready,
+    )  # fmt: skip
+    return parts, cadence, firing
 
 
 async def _watch(roster: Roster, log: MessageLog) -> None:

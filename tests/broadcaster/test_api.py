@@ -77,6 +77,7 @@ async def test_create_and_show(world: World, call: Caller) -> None:
     assert made.json() == {
         "id": "final", "title": "The final", "gen": now, "seq": 1, "stage": "upcoming", "ts": now, "map": None,
         "revision": 1, "plan": PLAN, "hold": None, "next": {"stage": "live", "due": "2025-11-24T17:00:00.000Z"},
+        "armed": False, "arming": None,
     }  # fmt: skip
     assert (await call("GET", "/v1/events/final")).json() == made.json()
     again = await call("POST", "/v1/events", EVENT)
@@ -338,7 +339,7 @@ async def test_who_may_call(one: Broadcaster, call: Caller) -> None:
     """Every operation but health, metrics and the description: 401 without a good key, 403 with a key of a lesser scope."""
     call.keys["bad"] = "sc_operator_of-nothing"
     guarded = [one for one in operations(one) if one.scopes]
-    assert len(guarded) == 12
+    assert len(guarded) == 16
     for operation in guarded:
         path = operation.path.replace("{id}", "final")
         for scope in (None, "bad"):
@@ -347,14 +348,9 @@ async def test_who_may_call(one: Broadcaster, call: Caller) -> None:
         for scope in ("operator", "viewer", "service"):
             got = await call(operation.method, path, {}, scope=scope)
             assert (got.status_code == 403) == (scope not in operation.scopes), (operation.name, scope)
-    assert {one.name for one in guarded if "viewer" in one.scopes} == {"list", "show", "history", "progress"}
-    assert {one.name for one in guarded if "service" in one.scopes} == {
-        "list",
-        "show",
-        "history",
-        "progress",
-        "transition",
-    }
+    reads = {"list", "show", "history", "progress", "readiness", "audit"}
+    assert {one.name for one in guarded if "viewer" in one.scopes} == reads
+    assert {one.name for one in guarded if "service" in one.scopes} == {*reads, "transition"}
 
 
 async def test_the_description_has_every_route(one: Broadcaster, call: Caller) -> None:

@@ -9,9 +9,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
-from broadcaster.api import Parts
 from broadcaster.cadence import Cadence
 from broadcaster.firing import Firing
+from broadcaster.parts import Parts
 from broadcaster.service import compose
 from kv import KeyValue, OutcomeUnknown, Page, Put, StoreUnavailable, Version
 from kv.embedded import SqliteStore

@@ -307,7 +307,7 @@ def went(head: Head, stage: str, now: int) -> Head:
 
 
 def test_arming_is_for_the_next_stage_that_waits_for_it() -> None:
-    """It names who, when and why in spite of what; armed again it stays as it was; disarmed it is gone; with none ahead it can't be."""
+    """It names who, when and why in spite of what; armed again it stays as it was; with no such stage ahead it can't be."""
     head = arm(created(), ARMED, "ann", START + 5, "we know")
     assert head is not None
     assert head.armed == Armed("live", "ann", START + 5, "we know")
