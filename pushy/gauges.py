@@ -1,12 +1,21 @@
 """What a worker counts about itself, as the feed shows it under `/metrics`."""
 
+import os
+import resource
 from bisect import bisect_left
+from collections.abc import Iterable
 
-from pushy.connection import Floor
+from pushy.connection import Connection, Floor
 from pushy.link import AHEAD, CONNECTIONS
+from stagecast.wire.closing import CloseCode
 
 FANOUT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Seconds from a state's arrival to its last connection."""
+
+
+REASONS = ("400", "403", "404", "426", "503", "rate", "slow", "full", "address", "proxy")
+CODES = (*(str(code.value) for code in CloseCode), "peer", "1006")
+"""Every label there is, from the start: a counter that is born at 1 shows no increase."""
 
 
 class Fanouts:
@@ -46,8 +55,24 @@ def connection_values(floor: Floor, tcp: int) -> dict[str, float]:
         "stagecast_sent_bytes_total": floor.sent + hub.sent,
         "stagecast_events_followed": len(hub.events),
     }
-    for reason, count in floor.refusals.items():
-        values[f'stagecast_refusals_total{{reason="{reason}"}}'] = count
-    for code, count in floor.closes.items():
-        values[f'stagecast_closes_total{{code="{code}"}}'] = count
+    for reason in dict.fromkeys((*REASONS, *floor.refusals)):
+        values[f'stagecast_refusals_total{{reason="{reason}"}}'] = floor.refusals[reason]
+    for code in dict.fromkeys((*CODES, *floor.closes)):
+        values[f'stagecast_closes_total{{code="{code}"}}'] = floor.closes[code]
     return values
+
+
+def quietest(sessions: Iterable[Connection], now: float) -> float:
+    """Seconds since the quietest of these was heard; 0 without any."""
+    return max((one.session.silent(now) for one in sessions), default=0.0)
+
+
+def process_values() -> dict[str, float]:
+    """What this process costs the machine."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    with open("/proc/self/statm", "rb") as statm:
+        pages = int(statm.read().split()[1])
+    return {
+        "stagecast_cpu_seconds_total": used.ru_utime + used.ru_stime,
+        "stagecast_resident_bytes": pages * os.sysconf("SC_PAGE_SIZE"),
+    }

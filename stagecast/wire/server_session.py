@@ -243,6 +243,10 @@ class ServerSession:
         if self.phase is not Phase.OPEN:
             self._heard = now
 
+    def silent(self, now: float) -> float:
+        """Seconds since the device was last heard."""
+        return now - self._heard
+
     def charge(self, now: float) -> list[Step]:
         """Counts one message against the rate: 20 at once, then one per 0.5 s. Acks that were asked for are free."""
         self._bucket = max(self._bucket, now) + MESSAGES_WINDOW / MESSAGES_MAX
