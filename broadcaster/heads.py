@@ -195,10 +195,15 @@ class Heads:
         found.update((entry.seq, entry) for entry in head.accepted if after < entry.seq <= upto)
         return [found[seq] for seq in sorted(found)], upto if page.after else None
 
-    async def keep_act(self, head: Head, act: Act) -> None:
-        """Writes an act into the audit of this head's gen."""
-        key = f"{act.ts:016}-{secrets.token_hex(4)}"
-        await self._store.put([Put(audit_record(head.event, head.gen), key, msgspec.json.encode(act), HISTORY_TTL)])
+    async def keep_acts(self, head: Head, acts: Sequence[Act]) -> None:
+        """Writes acts into the audit of this head's gen, in their order."""
+        record, mark = audit_record(head.event, head.gen), secrets.token_hex(4)
+        await self._store.put(
+            [
+                Put(record, f"{act.ts:016}-{place}-{mark}", msgspec.json.encode(act), HISTORY_TTL)
+                for place, act in enumerate(acts)
+            ]
+        )
 
     async def acts(self, head: Head, after: str | None) -> tuple[list[tuple[str, Act]], bool]:
         """A page of this gen's acts after key `after`, oldest first, each with its key; whether there are more."""

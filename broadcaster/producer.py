@@ -279,12 +279,13 @@ class Producer:
 
     async def _keep_acts(self, head: Head, acts: Sequence[Act]) -> None:
         """The change stands, whatever becomes of its acts."""
-        for act in acts:
-            try:
-                await self._heads.keep_act(head, act)
-            except StoreError as error:
-                self.counts.acts_lost += 1
-                _log.warning("act not in the audit", e=head.event, what=act.what, who=act.who, error=str(error))
+        if not acts:
+            return
+        try:
+            await self._heads.keep_acts(head, acts)
+        except StoreError as error:
+            self.counts.acts_lost += len(acts)
+            _log.warning("acts not in the audit", e=head.event, acts=[act.what for act in acts], error=str(error))
 
     def _settled(self, kept: Kept, step: Step, outcome: str) -> tuple[Kept, Step]:
         """Tells the log, the roster, the operator. What was accepted before is said again too: its append may have been lost."""

@@ -35,11 +35,13 @@ class Caller:
 
     async def __call__(
         self, method: str, path: str, body: Any = None, *, scope: str | None = "operator", key: str | None = None,
-        content: bytes | None = None,
+        content: bytes | None = None, media: str | None = None,
     ) -> httpx.Response:  # fmt: skip
         headers = [(b"authorization", f"Bearer {self.keys[scope]}".encode())] if scope else []
         if key is not None:
             headers.append((b"idempotency-key", key.encode("latin-1")))
+        if media is not None:
+            headers.append((b"content-type", media.encode()))
         sent = msgspec.json.encode(body) if body is not None else content
         got = await self._http.request(method, path, content=sent, headers=headers)
         if got.is_error:

@@ -61,6 +61,7 @@ class FaultyStore:
         """What somebody else does once, just after an answer was lost."""
         self.reads: Counter[str] = Counter()
         self.page_bytes = 1 << 20
+        self.puts_fail = False
 
     def _check(self) -> None:
         if self.down:
@@ -72,6 +73,8 @@ class FaultyStore:
 
     async def put(self, items: Sequence[Put]) -> None:
         self._check()
+        if self.puts_fail:
+            raise StoreUnavailable("writes fail")
         await self._store.put(items)
 
     async def delete(self, record: str, keys: Sequence[str]) -> None:
