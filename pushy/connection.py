@@ -31,6 +31,7 @@ from pushy.rfc6455 import (
     close_frame,
     server_frame,
 )
+from pushy.streams import Stream
 from pushy.wheel import Slot, Wheel
 from stagecast.clock import Clock
 from stagecast.tokens import Claims
@@ -119,7 +120,7 @@ class Connection(asyncio.Protocol):
         "unsent",
     )
 
-    transport: asyncio.Transport
+    transport: Stream
     descriptor: int
     session: ServerSession
 
@@ -157,9 +158,8 @@ class Connection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
-        self.descriptor = transport.get_extra_info("socket").fileno()
-        self.transport.set_write_buffer_limits(high=0)  # resume_writing means that nothing is left
+        self.transport = cast("Stream", transport)
+        self.descriptor = self.transport.descriptor
         if not self._floor.arrived(self):
             self.transport.abort()
             return

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import structlog
 
+from pushy.streams import Listening, Streams
+
 BACKLOG = 4096
 """A storm waits here, not in the SYN retries of devices (1 s and more); the kernel caps it at net.core.somaxconn."""
 NOT_SENT_MAX = 16 * 1024
@@ -43,30 +45,30 @@ class Doorway:
 
     async def run(self) -> None:
         """Listens and stops listening as told, until cancelled."""
-        server: asyncio.Server | None = None
+        listening: Listening | None = None
+        streams = Streams(asyncio.get_running_loop())
         try:
             while True:
                 self._changed.clear()
-                if self._wanted and server is None:
-                    server = await self._listen()
-                elif not self._wanted and server is not None:
-                    server.close()
-                    server = None
-                if (server is not None) == self._wanted:
+                if self._wanted and listening is None:
+                    listening = await self._listen(streams)
+                elif not self._wanted and listening is not None:
+                    listening.close()
+                    listening = None
+                if (listening is not None) == self._wanted:
                     await self._changed.wait()
         finally:
-            if server is not None:
-                server.close()
+            if listening is not None:
+                listening.close()
+            streams.close()
 
-    async def _listen(self) -> asyncio.Server | None:
-        loop = asyncio.get_running_loop()
+    async def _listen(self, streams: Streams) -> Listening | None:
         try:
-            listening = self._socket()
+            return streams.listen(self._socket(), self._connection)
         except OSError as error:
             _log.error("can't listen", where=self._where, why=str(error))
             await asyncio.sleep(RETRY)
             return None
-        return await loop.create_server(self._connection, sock=listening, backlog=BACKLOG)
 
     def _socket(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self._where[0] else socket.AF_INET
@@ -80,6 +82,7 @@ class Doorway:
             # The net below the worker's own deadline (which may take twice as long): a peer without power answers no probe.
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._user_timeout * 1000))
             listening.bind(self._where)
+            listening.listen(BACKLOG)
         except OSError:
             listening.close()
             raise
