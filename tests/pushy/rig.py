@@ -157,8 +157,10 @@ class Rig:
 
 
 @contextlib.asynccontextmanager
-async def worker(folder: Path, options: Options | None = None, **settings: Any) -> AsyncIterator[Rig]:
-    """A worker process, ready for devices; the event `final` is at seq 1."""
+async def worker(
+    folder: Path, options: Options | None = None, run: Callable[..., None] = run_worker, **settings: Any
+) -> AsyncIterator[Rig]:
+    """A worker process, ready for devices; the event `final` is at seq 1. `run` is what the process runs."""
     chosen = Settings(**{"data": str(folder), "host": "rig", **settings})
     create_keys(chosen.keys_file)
     feed = Feed(folder / "link.sock")
@@ -169,7 +171,7 @@ async def worker(folder: Path, options: Options | None = None, **settings: Any) 
         reserved.bind(("127.0.0.1", 0))
         address = reserved.getsockname()
         process = _processes.Process(
-            target=run_worker, args=(chosen, 0, address, feed.path), kwargs={"options": options or Options()}
+            target=run, args=(chosen, 0, address, feed.path), kwargs={"options": options or Options()}
         )
         process.start()
         rig = Rig(folder, chosen, feed, address, process)
