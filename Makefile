@@ -6,7 +6,7 @@ SPEED ?=
 ONCE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench load lock clean
+.PHONY: help run tools test lint bench load lock clean
 
 help:  ## list these words
 	@grep -E '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,13 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.run
 	@echo "setting up the test tools ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-dev.lock
 	@touch $@
+
+$(VENV)/.heavy: requirements-heavy.lock $(VENV)/.dev
+	@echo "setting up the browser driver, the Autobahn cases, the fuzzer ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-heavy.lock
+	@touch $@
+
+tools: $(VENV)/.heavy  ## what the browser, conformance and fuzz tests need besides (Debian: chromium)
 
 $(VENV): $(VENV)/.run  ## make .venv with .venv/bin/stagecast
 
@@ -48,7 +55,8 @@ load: $(VENV)/.dev  ## Locust against a running host: see docs/howto/operate.md
 
 lock:  ## renew both locks (needs uv)
 	uv pip compile -q pyproject.toml --extra kafka --extra cassandra --extra build $(LOCKOPTS) -o requirements.lock
-	uv pip compile -q pyproject.toml --all-extras -c requirements.lock $(LOCKOPTS) -o requirements-dev.lock
+	uv pip compile -q pyproject.toml $(addprefix --extra ,kafka cassandra build load dev) -c requirements.lock $(LOCKOPTS) -o requirements-dev.lock
+	uv pip compile -q pyproject.toml --extra heavy -c requirements-dev.lock $(LOCKOPTS) -o requirements-heavy.lock
 LOCKOPTS := --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 --universal
 
 clean:  ## remove .venv and the demo's data
