@@ -313,10 +313,13 @@ class Worker:
 
     def _arrived(self, connection: Connection) -> bool:
         if self._settings.connections_per_address or self.floor.proxies.networks:
-            peer: str = connection.transport.get_extra_info("peername")[0]
-            connection.proxied = self.floor.proxies.trusts(peer)
+            peer: tuple[str, int] | None = connection.transport.get_extra_info("peername")
+            if peer is None:  # reset before it was accepted: nobody to count, but its end will be
+                self._crowd.arrived(None)
+                return False
+            connection.proxied = self.floor.proxies.trusts(peer[0])
             if not connection.proxied:
-                connection.address = self._crowd.key(peer)
+                connection.address = self._crowd.key(peer[0])
         return self._kept(self._crowd.arrived(connection.address))
 
     def _introduced(self, connection: Connection, address: str | None) -> bool:
