@@ -119,6 +119,7 @@ export class Actions {
 
   shift() {
     const now = this.#page.clock.now();
+    const { revision } = this.#event;
     const later = stages(this.#event, this.#page.history).filter((stage) => stage.state === "ahead" && stage.due);
     if (!later.length) return notice("No later stage has a time to shift", "bad");
     const minutes = field("Minutes", "minutes", { type: "number", step: "0.5", value: "5", required: true, min: "-1440", max: "1440" }, "negative: earlier");
@@ -140,7 +141,7 @@ export class Actions {
       fields: [steps, minutes, from, times],
       confirm: "Shift",
       path: "/shift",
-      body: (form) => ({ by: isoMinutes(Number(form.elements.minutes.value)), from: form.elements.from.value }),
+      body: (form) => ({ by: isoMinutes(Number(form.elements.minutes.value)), from: form.elements.from.value, revision }),
       said: "shifted",
     });
   }
@@ -188,7 +189,7 @@ export class Actions {
       ...rest,
       title: title(),
       send: (form, waiting) => send(form, waiting, event).then(() => this.#page.look()),
-      refused: (error) => (refused(error) ? null : this.#refused(error)),
+      refused: (error) => (refused(error) ? null : this.#refused(error, event)),
     });
     const open = { dialog, event, retitle: () => dialog.retitle(title()) };
     this.#open = open;
@@ -207,10 +208,10 @@ export class Actions {
     });
   }
 
-  /** What to show instead of the question: where the event is now, if that is why; null to show the error and let one try again. */
-  async #refused(error) {
+  /** What to show instead of the question: where the event is now, if that is why; null shows the error and lets one try again. */
+  async #refused(error, event) {
     const head = error.body?.head;
-    if (!head) return null;
+    if (!head || !moved(event, head)) return null;
     this.#page.look();
     const said = await this.#whatHappened(head);
     return { ...said, detail: [...said.detail, h("p", { class: "quiet" }, `The broadcaster says: ${error.message}.`)] };

@@ -7,6 +7,8 @@ import { percent } from "./format.js";
 const KEPT = 8;
 /** Samples of one state; over it every second one goes. */
 const SAMPLES_MAX = 1200;
+/** Seconds: a first sample that is later than this leaves open what was before it. */
+export const SEEN_FROM_START = 2;
 const MARGIN = { left: 44, right: 12, top: 10, bottom: 26 };
 export const SERIES = [
   ["written", "sent to the device's socket"],
@@ -44,9 +46,22 @@ export class Samples {
     if (this.#states.size > KEPT) this.#states.delete(this.#states.keys().next().value);
   }
 
+  /** Puts what the broadcaster recorded before the page was open in front of what the page saw itself. */
+  seed(progress, recorded) {
+    const seen = this.of(progress);
+    const until = seen[0]?.seconds ?? Infinity;
+    this.#states.set(`${progress.gen}/${progress.seq}`, [...recorded.filter((sample) => sample.seconds < until), ...seen]);
+  }
+
   of(progress) {
     return this.#states.get(`${progress.gen}/${progress.seq}`) ?? [];
   }
+}
+
+/** A state's recorded curve, of a report's stage, as samples. */
+export function recorded(stage) {
+  return stage.curve.map(([ms, subscribed, at_or_past, written, switched]) =>
+    ({ seconds: ms / 1000, ...shares({ subscribed, at_or_past, written, switched, audience: stage.audience, asked: stage.asked }) }));
 }
 
 /** The whole seconds that the time axis ends at: as long as it moves, and a little longer. */
@@ -109,7 +124,7 @@ function axisTime(seconds, end) {
 function path(samples, name, until, x, y) {
   const known = samples.filter((sample) => sample[name] !== null);
   if (!known.length) return "";
-  const parts = known[0].seconds < 10 ? [`M${x(0)},${y(0)}`] : [`M${x(known[0].seconds)},${y(known[0][name])}`];
+  const parts = samples[0].seconds < SEEN_FROM_START ? [`M${x(0)},${y(0)}`] : [`M${x(known[0].seconds)},${y(known[0][name])}`];
   for (const sample of known) parts.push(`H${x(sample.seconds).toFixed(1)}V${y(sample[name]).toFixed(1)}`);
   parts.push(`H${x(Math.max(until, known.at(-1).seconds)).toFixed(1)}`);
   return parts.join("");

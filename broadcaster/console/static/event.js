@@ -1,7 +1,7 @@
 /** One event's page: what it holds, and who is told when something changed. */
 
 import { Actions } from "./actions.js";
-import { abilities, call, eventPath, history } from "./api.js";
+import { abilities, call, eventPath, history, Problem, Unreachable } from "./api.js";
 import { Audit } from "./audit.js";
 import { asking, ask } from "./dialog.js";
 import { h, speak } from "./dom.js";
@@ -68,10 +68,14 @@ export class EventPage {
     for (const panel of this.#panels) panel.close?.();
   }
 
-  /** Looks at once, without waiting for what the watch tells next. */
+  /** Looks at once, without waiting for what the watch tells next; if nobody answers, the watch tells it later. */
   async look() {
-    const [event, progress] = await Promise.all([call("GET", eventPath(this.id)), call("GET", eventPath(this.id, "/progress"))]);
-    await this.#data(event, progress);
+    try {
+      const [event, progress] = await Promise.all([call("GET", eventPath(this.id)), call("GET", eventPath(this.id, "/progress"))]);
+      await this.#data(event, progress);
+    } catch (error) {
+      if (!(error instanceof Unreachable || error instanceof Problem)) throw error;
+    }
   }
 
   tick() {

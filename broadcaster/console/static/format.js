@@ -5,7 +5,7 @@ const TIME = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digi
 const DATE_TIME = new Intl.DateTimeFormat("en-GB", {
   day: "numeric", month: "short", hour: "2-digit", minute: "2-digit", second: "2-digit", timeZoneName: "short",
 });
-const DAY = new Intl.DateTimeFormat("en-CA");
+const HALF_DAY = 12 * 3600 * 1000;
 const NONE = "–";
 
 /** 1,203,552 */
@@ -26,10 +26,9 @@ export function percent(share, digits = 1) {
   return `${floored.toFixed(share === 1 ? 0 : digits)} %`;
 }
 
-/** 20:00:03 CET; with its day unless that is `now`'s. */
+/** 20:00:03 CET; with its day if that is half a day from `now` or more. */
 export function moment(ms, now) {
-  const at = new Date(ms);
-  return (DAY.format(at) === DAY.format(new Date(now)) ? TIME : DATE_TIME).format(at);
+  return (Math.abs(ms - now) < HALF_DAY ? TIME : DATE_TIME).format(new Date(ms));
 }
 
 /** "4 s", "12 min 4 s", "3 h 5 min", "2 d 4 h" */

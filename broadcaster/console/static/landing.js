@@ -1,6 +1,7 @@
 /** Did they get it? How the newest transition lands, what is missing, and why. */
 
-import { Curve, Samples, SERIES, shares } from "./curve.js";
+import { call, eventPath } from "./api.js";
+import { Curve, recorded, Samples, SEEN_FROM_START, SERIES, shares } from "./curve.js";
 import { h, renew, say, show } from "./dom.js";
 import { count, counted, latency, moment, percent } from "./format.js";
 
@@ -22,8 +23,10 @@ export class Landing {
   #audience = h("strong", {});
   #latency = h("dl", { class: "quantiles" });
   #reached = h("dl", { class: "quantiles" });
+  #reachedHead = h("h3", {}, "From the transition until so many were there");
   #missing = h("ul", { class: "plain missing" });
   #curve = new Curve();
+  #first = true;
   #bar = h("div", { class: "stack", "aria-hidden": "true" });
 
   constructor(page) {
@@ -36,7 +39,7 @@ export class Landing {
       h("div", { class: "chart" }, this.#curve.node), legend,
       h("h3", {}, "Audience ", this.#audience), this.#bar, h("dl", { class: "parts" }, PARTS.map(([name, text, meaning]) => this.#part(name, text, meaning))),
       h("div", { class: "halves" },
-        h("div", {}, h("h3", {}, "From arrival to switched"), this.#latency, h("h3", {}, "From transition to so many there"), this.#reached),
+        h("div", {}, h("h3", {}, "From arrival to switched"), this.#latency, this.#reachedHead, this.#reached),
         h("div", {}, h("h3", {}, "What is missing, and why"), this.#missing)));
   }
 
@@ -57,6 +60,8 @@ export class Landing {
     const { event, progress, clock } = this.#page;
     const now = clock.now();
     samples.take(progress, (now - event.ts) / 1000);
+    if (this.#first) this.#recall();
+    this.#first = false;
     say(this.#what, `${event.stage} · seq ${count(event.seq)} · ${moment(event.ts, now)}`);
     const state = progress.subscribed === 0 ? "nobody" : progress.converged ? "yes" : "no";
     say(this.#badge, { nobody: "nobody is connected", yes: "converged", no: "converging" }[state]);
@@ -65,6 +70,8 @@ export class Landing {
     this.#updateParts(progress);
     quantiles(this.#latency, Object.entries(progress.latency_ms));
     quantiles(this.#reached, Object.entries(progress.reached_ms ?? {}).map(([name, ms]) => [`${name} %`, ms]));
+    show(this.#reachedHead, progress.reached_ms);
+    show(this.#reached, progress.reached_ms);
     const gaps = missing(progress);
     renew(this.#missing, JSON.stringify(gaps), () => gaps.map(([tone, text]) => h("li", { data: { tone } }, text)));
     this.tick();
@@ -77,9 +84,21 @@ export class Landing {
     this.#curve.draw(samples.of(progress), (clock.now() - event.ts) / 1000, settled);
   }
 
+  /** What happened before the page was opened, where the broadcaster recorded it. */
+  async #recall() {
+    const { id, progress } = this.#page;
+    if (!this.#page.can("GET /v1/events/{id}/report") || samples.of(progress)[0].seconds < SEEN_FROM_START) return;
+    const report = await call("GET", eventPath(id, "/report")).catch(() => null);
+    const stage = report?.stages.find((one) => one.seq === progress.seq);
+    if (!stage || report.gen !== progress.gen) return;
+    samples.seed(progress, recorded(stage));
+    this.tick();
+  }
+
   #updateFigures(progress) {
     const { there, switched } = shares(progress);
-    const asked = progress.asked > 0 ? `${count(progress.switched)} of ${count(progress.asked)} asked` : "no device is asked for this stage";
+    const without = progress.missing > 0 ? `, ${count(progress.missing)} without a payload` : "";
+    const asked = progress.asked > 0 ? `${count(progress.switched)} of ${count(progress.asked)} asked${without}` : "no device is asked for this stage";
     this.#set("there", there, progress.subscribed ? `${count(progress.at_or_past)} of ${counted(progress.subscribed, "device")} connected now` : "no device is connected");
     this.#set("switched", switched, interval(progress, asked));
   }
@@ -117,7 +136,7 @@ export function missing(progress) {
   const behind = progress.subscribed - progress.at_or_past;
   const rest = progress.asked - progress.switched - progress.missing - progress.ignored;
   say_(progress.pending, "warn", `${counted(progress.pending, "device")} can't take it yet: their connection is slow; each gets the newest stage as soon as it can`);
-  say_(progress.missing, "bad", `${counted(progress.missing, "device")} switched without a payload: no stage map for this stage; they fetch one now`);
+  say_(progress.missing, "bad", `${counted(progress.missing, "device")} took the stage and hold no payload for it: they have no stage map with this stage or a default`);
   say_(progress.closed, "info", `${counted(progress.closed, "connection")} ended before it was sent; the stage comes with the welcome when they are back`);
   say_(progress.superseded, "info", `${counted(progress.superseded, "device")} got a newer stage instead`);
   say_(progress.ignored, "info", `${counted(progress.ignored, "device")} had it already`);

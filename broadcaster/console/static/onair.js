@@ -4,6 +4,8 @@ import { h, say, show } from "./dom.js";
 import { countdown, duration, moment } from "./format.js";
 import { following, upcoming } from "./plan.js";
 
+/** How the broadcaster says that the plan stops before a stage until somebody arms it. */
+const NOT_ARMED = "to be armed";
 /** [id, text, shortcut, ability it needs] */
 const BUTTONS = [
   ["next", "Go", "G", "POST /v1/events/{id}/transitions"],
@@ -53,7 +55,8 @@ export class OnAir {
   update() {
     const { event } = this.#page;
     const over = event.stage === "gone";
-    say(this.#stage, event.stage);
+    say(this.#stage, over ? "deleted" : event.stage);
+    this.node.dataset.over = String(over);
     const go = following(event);
     for (const [id, { button, label }] of this.#buttons) {
       const here = event.plan.findIndex((planned) => planned.stage === event.stage);
@@ -63,7 +66,11 @@ export class OnAir {
       if (id === "next") say(label, go ? `Go to ${go}` : "No later stage");
       if (id === "arm") say(label, event.armed ? "Disarm" : "Arm");
     }
-    show(this.#hold, Boolean(event.hold));
+    const waits = upcoming(event)?.why === NOT_ARMED && !event.hold && !over;
+    show(this.#hold, event.hold || event.armed || waits);
+    this.#hold.dataset.armed = String(Boolean(event.armed && !event.hold));
+    if (waits) say(this.#hold, "Not armed: the plan waits for a person here");
+    else if (!event.hold) say(this.#hold, "Armed: the plan fires it by itself");
     if (event.hold) say(this.#hold, `On hold: ${event.hold.why} · by ${event.hold.by}, ${moment(event.hold.at, this.#page.clock.now())}`);
     this.tick();
   }
@@ -76,7 +83,7 @@ export class OnAir {
     const next = event.stage === "gone" ? null : upcoming(event);
     say(this.#nextLabel, event.hold && next ? "Next, when resumed" : "Next");
     say(this.#nextStage, next ? next.stage : (following(event) ?? "–"));
-    const waits = next?.due && !event.hold;
+    const waits = next?.due && !event.hold && next.why !== NOT_ARMED;
     say(this.#countdown, waits ? countdown(next.due - now) : "");
     if (next?.due) say(this.#nextTime, next.due < now ? `was due ${moment(next.due, now)}` : `at ${moment(next.due, now)}`);
     else say(this.#nextTime, next ? next.why : (following(event) ? "by hand" : "the plan is at its end"));

@@ -6,7 +6,7 @@ import { moment } from "./format.js";
 
 const SDK = "/console/sdk/index.js";
 /** Switches listed. */
-const LINES = 5;
+const LINES = 3;
 /** Titles of a payload shown. */
 const TILES = 6;
 

@@ -11,6 +11,7 @@ export class SignIn {
     shell.title("Sign in");
     const form = h("form", { method: "post", class: "card" },
       h("h1", {}, "Sign in"),
+      h("input", { type: "text", name: "username", autocomplete: "username", value: "stagecast", hidden: true, "aria-hidden": "true", tabindex: "-1" }),
       h("label", { class: "field", for: "key" }, h("span", {}, "API key"), this.#input),
       this.#status,
       h("button", { type: "submit", class: "button strong wide" }, "Sign in"),

@@ -35,7 +35,7 @@ export class TimeLine {
     const next = upcoming(event);
     if (!this.#fill) return;
     const share = next?.due && !event.hold ? (clock.now() - event.ts) / Math.max(1, next.due - event.ts) : 0;
-    this.#fill.setAttribute("width", `${100 * Math.min(1, Math.max(0, share))}%`);
+    this.#fill.style.setProperty("--share", Math.min(1, Math.max(0, share)).toFixed(4));
   }
 
   #item(stage, next) {
@@ -49,22 +49,10 @@ export class TimeLine {
       h("span", { class: "stage-time" }, time),
       h("span", { class: "stage-rule" }, [words, rule].filter(Boolean).join(" · ")),
     ];
-    const bar = stage.state === "now" ? fillBar() : h("span", { class: "rail" });
+    const rail = h("span", { class: "rail", "aria-hidden": "true" }, stage.state === "now" ? h("span", { class: "fill" }) : null);
     const body = this.#actions && stage.state !== "now" && this.#page.event.stage !== "gone"
       ? h("button", { type: "button", class: "stage-body", title: `Switch to ${stage.name} …`, on: { click: () => this.#actions.go(stage.name) } }, inside)
       : h("div", { class: "stage-body" }, inside);
-    return h("li", { data: { state }, "aria-current": stage.state === "now" ? "step" : null }, bar, body);
+    return h("li", { data: { state }, "aria-current": stage.state === "now" ? "step" : null }, rail, body);
   }
-}
-
-function fillBar() {
-  const rail = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  rail.setAttribute("class", "rail");
-  rail.setAttribute("aria-hidden", "true");
-  const fill = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-  fill.setAttribute("class", "fill");
-  fill.setAttribute("height", "100%");
-  fill.setAttribute("width", "0%");
-  rail.append(fill);
-  return rail;
 }
