@@ -31,8 +31,8 @@ async def audit_page(heads: Heads, head: Head, after: str | None) -> AuditPage:
     return AuditPage(lines, f"{seq}~{key or ''}")
 
 
-async def whole_audit(heads: Heads, head: Head, limit: int) -> list[AuditLine]:
-    """The first `limit` lines, or somewhat more."""
+async def whole_audit(heads: Heads, head: Head, limit: int) -> tuple[list[AuditLine], bool]:
+    """The first `limit` lines, or somewhat more, and whether that is all."""
     lines: list[AuditLine] = []
     after: str | None = None
     while True:
@@ -40,7 +40,7 @@ async def whole_audit(heads: Heads, head: Head, limit: int) -> list[AuditLine]:
         lines += page.audit
         after = page.after
         if after is None or len(lines) >= limit:
-            return lines
+            return lines, after is None
 
 
 def _cursor(after: str | None) -> tuple[int, str | None]:

@@ -7,11 +7,12 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 
 from broadcaster import bodies
-from broadcaster.auditing import BadCursor, audit_page
+from broadcaster.auditing import BadCursor, audit_page, whole_audit
 from broadcaster.openapi import Operation, Parameter
 from broadcaster.parts import BODY_BYTES_MAX, READ, RULE, Handler, Parts, checked_reason, event_of, view_of, wrong
 from broadcaster.problems import head_view
 from broadcaster.readiness import Findings, GoNoGo, failed, judge
+from broadcaster.report import Report, Sources, report_of
 from broadcaster.watching import TooMany
 from kv import StoreUnavailable
 from stagecast.access import ApiKey
@@ -19,6 +20,8 @@ from stagecast.event import Head
 from stagecast.http import Problem, answer, read_body
 from stagecast.receipts import Progress
 
+AUDIT_MAX = 10_000
+"""Lines of the audit in a report, or somewhat more."""
 EVENT_STREAM = "text/event-stream"
 _AFTER = Parameter("after", "query", {"type": "string"}, "where the previous page ended")
 
@@ -46,6 +49,8 @@ class Control:
                        view, bodies.ShiftBody, 200, (400, 409, *gone)), self.shift),
             (Operation("GET", event + "/audit", "audit", "Who did what, when and why, oldest first", READ,
                        bodies.AuditPage, None, 200, (404, 422, 503), (_AFTER,)), self.audit),
+            (Operation("GET", event + "/report", "report", "What became of the event, stage by stage", READ,
+                       Report, None, 200, (404, 503)), self.report),
         ]  # fmt: skip
 
     async def progress(self, http: HttpRequest, caller: ApiKey) -> Response:
@@ -103,6 +108,13 @@ class Control:
             return answer(await audit_page(self._parts.heads, head, http.query_params.get("after")))
         except BadCursor:
             raise wrong("after", "not where a page ended") from None
+
+    async def report(self, http: HttpRequest, caller: ApiKey) -> Response:
+        head = await self._parts.head(http)
+        lines, complete = await whole_audit(self._parts.heads, head, AUDIT_MAX)
+        plan = await self._parts.heads.plan(head)
+        curves = await self._parts.curves.of_gen(head.event, head.gen)
+        return answer(report_of(Sources(head, plan, lines, complete, curves, self._parts.clock.now())))
 
     async def _judge(self, head: Head) -> GoNoGo:
         parts = self._parts

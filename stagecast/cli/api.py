@@ -68,6 +68,8 @@ def _explain(got: httpx.Response) -> str:
     head = problem.get("head")
     if head:
         text += f"\nThe event is at stage {head['stage']!r} (gen {head['gen']}, seq {head['seq']})."
+    for check in problem.get("checks") or []:
+        text += f"\n✗ {check['name']}: {check['text']}"
     if got.status_code == 401:
         text += "\nSet STAGECAST_KEY, or name the folder of your `stagecast dev` with --data."
     return text

@@ -11,6 +11,8 @@ import click
 import msgspec
 
 from stagecast.cli.api import Api, api_options
+from stagecast.cli.control import COMMANDS
+from stagecast.cli.plan_files import read_plan_file
 
 
 @click.group()
@@ -23,9 +25,14 @@ def event() -> None:
     stagecast event watch final       did they get it?
     stagecast event revert final      back to the stage before; holds the plan
     stagecast event resume final      let the plan go on
+    stagecast event shift final +5m   all later stages, together
+    stagecast event ready final       go or no-go; then: arm
+    stagecast event report final --html out.html
 
     A plan is a JSON or TOML file with the stages in order. A stage has `at` (a time with its zone), or `after` (a
-    duration since the stage before it, or since the one named by `of`), or neither: then it waits for a person.
+    duration since the stage before it, or since the one named by `of`), or neither: then it waits for a person. A stage
+    with `armed: true` fires at its time only if somebody has armed it; one that `stays` for a duration is left earlier
+    only by an --urgent transition.
 
     \b
     {"title": "The final", "plan": [
@@ -33,17 +40,6 @@ def event() -> None:
       {"stage": "live", "at": "2026-12-05T19:00:00Z"},
       {"stage": "ended", "after": "PT2H"}]}
     """
-
-
-def _read(file: Path) -> Any:
-    """A JSON or TOML file, as plain JSON values (TOML has times of its own)."""
-    try:
-        text = file.read_bytes()
-        return msgspec.to_builtins(msgspec.toml.decode(text)) if file.suffix == ".toml" else msgspec.json.decode(text)
-    except OSError as error:
-        raise click.ClickException(f"{file}: {error.strerror}") from error
-    except ValueError as error:
-        raise click.ClickException(f"{file}: {error}") from error
 
 
 def _stages(text: str) -> list[dict[str, str]]:
@@ -64,9 +60,7 @@ def create(api: Api, id: str, file: Path | None, title: str | None, stages: str 
 
     The plan (and a title) come from a JSON or TOML FILE, or are just names: --stages upcoming,live,ended.
     """
-    body: Any = _read(file) if file else {}
-    if not isinstance(body, dict):
-        body = {"plan": body}
+    body = read_plan_file(file) if file else {}
     if stages:
         body["plan"] = _stages(stages)
     if "plan" not in body:
@@ -106,6 +100,8 @@ def show(api: Api, id: str, as_json: bool) -> None:
         return
     for planned in one["plan"]:
         click.echo(f"  {'▶' if planned['stage'] == one['stage'] else ' '} {planned['stage']:<24} {when(planned)}")
+    if one.get("arming"):
+        click.echo(f"  armed for {one['arming']['stage']} (by {one['arming']['by']})")
     if one.get("hold"):
         click.echo(
             f"  on hold: {one['hold']['why']} (by {one['hold']['by']}); `stagecast event resume {id}` lets it go on"
@@ -116,11 +112,13 @@ def show(api: Api, id: str, as_json: bool) -> None:
 
 def when(planned: dict[str, Any]) -> str:
     """When a planned stage is due, in words."""
+    armed = ", if armed" if planned.get("armed") else ""
+    stays = f"; stays {duration(planned['stays'])}" if "stays" in planned else ""
     if "at" in planned:
-        return f"at {planned['at']}"
+        return f"at {planned['at']}{armed}{stays}"
     if "after" not in planned:
-        return "by hand"
-    return f"{duration(planned['after'])} after {planned.get('of', 'the one before')}"
+        return f"by hand{stays}"
+    return f"{duration(planned['after'])} after {planned.get('of', 'the one before')}{armed}{stays}"
 
 
 def duration(text: str) -> str:
@@ -138,6 +136,8 @@ def duration(text: str) -> str:
 
 
 def _moment(coming: dict[str, Any]) -> str:
+    if coming.get("due") and coming.get("why"):
+        return f"{_moment({'due': coming['due']})}, but it has {coming['why']} first"
     if coming.get("due"):
         return str(datetime.fromisoformat(coming["due"]).astimezone().isoformat(" ", "seconds"))
     amount, _, since = str(coming.get("why", "")).partition(" after ")
@@ -150,8 +150,10 @@ def _moment(coming: dict[str, Any]) -> str:
 @api_options
 def plan(api: Api, id: str, file: Path) -> None:
     """Give event ID a new plan from a JSON or TOML FILE."""
-    body = _read(file)
-    made = api.call("PUT", f"/v1/events/{id}/plan", {"plan": body["plan"] if isinstance(body, dict) else body})
+    body = read_plan_file(file)
+    if "plan" not in body:
+        raise click.ClickException(f"{file}: no `plan` there")
+    made = api.call("PUT", f"/v1/events/{id}/plan", {"plan": body["plan"]})
     click.echo(f"{id}: plan revision {made['revision']}")
 
 
@@ -356,3 +358,7 @@ def _percent(share: float) -> str:
 def count(n: int) -> str:
     """Exact up to a million, then with three digits."""
     return f"{n:,}" if n < 1_000_000 else f"{n / 1_000_000:.2f} M" if n < 10_000_000 else f"{n / 1_000_000:.1f} M"
+
+
+for _command in COMMANDS:
+    event.add_command(_command)

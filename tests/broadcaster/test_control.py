@@ -137,6 +137,7 @@ async def test_a_shift_is_a_new_revision(world: World, one: Broadcaster, call: C
     assert got.json()["next"] == {"stage": "live", "due": "2025-11-24T17:05:00.000Z"}
     again = await call("POST", "/v1/events/final/shift", {"by": "PT5M", "revision": 1})
     assert (again.status_code, again.json()["head"]["seq"]) == (409, 1)
+    world.clock.advance(1)
     back = await call("POST", "/v1/events/final/shift", {"by": "-PT5M", "from": "live"})
     assert back.json()["plan"] == PLAN
     audit = (await call("GET", "/v1/events/final/audit")).json()["audit"]
