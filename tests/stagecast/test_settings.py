@@ -105,6 +105,13 @@ def test_what_is_wrong_is_refused_by_name_and_source(
         load(tmp_path, toml=toml, environ=environ, **flags)
 
 
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    """By its name, as any other mistake in it."""
+    (tmp_path / "stagecast.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(SettingsError, match=r"stagecast\.toml: .*utf-8"):
+        load_settings({}, {}, cwd=tmp_path)
+
+
 def test_a_wrong_value_that_is_not_used_is_still_wrong(tmp_path: Path) -> None:
     """A flag over it does not hide a mistake in the file."""
     with pytest.raises(SettingsError, match="ping"):
