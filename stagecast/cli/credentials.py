@@ -13,6 +13,7 @@ from kv import Put, StoreError, open_store
 from stagecast.access import SCOPES, new_key
 from stagecast.cli.options import LOCAL, settings_options
 from stagecast.clock import SystemClock
+from stagecast.names import DeviceId, EventId, MemberId
 from stagecast.records import API_KEYS
 from stagecast.settings import Settings
 from stagecast.tokens import KeysError, create_keys, load_keys
@@ -49,9 +50,15 @@ def token() -> None:
 @settings_options("data", "keys")
 def token_device(settings: Settings, member: str, device: str, events: str, ttl: float) -> None:
     """Print a device's token, signed by the first key of the keys file."""
+    _check("--member", member, MemberId)
+    _check("--device", device, DeviceId)
+    names = [name.strip() for name in events.split(",")]
+    for name in names:
+        if name != "*":
+            _check("--events", name.removesuffix("*"), EventId)
     try:
         keys = load_keys(settings.keys_file)
-        click.echo(keys.mint(member, device, events.split(","), ttl, time.time(), random.SystemRandom()))
+        click.echo(keys.mint(member, device, names, ttl, time.time(), random.SystemRandom()))
     except KeysError as error:
         hint = (
             ""
@@ -59,6 +66,14 @@ def token_device(settings: Settings, member: str, device: str, events: str, ttl:
             else "\n`stagecast key device` makes one; `stagecast dev` does so by itself."
         )
         raise click.ClickException(f"{error}{hint}") from error
+
+
+def _check(option: str, value: str, kind: Any) -> None:
+    """A token that every node would refuse is not made."""
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise click.UsageError(f"{option}: {value!r}: {error}") from error
 
 
 @click.group()
@@ -83,7 +98,10 @@ def key_create(settings: Settings, scope: Any) -> None:
 @settings_options("data", "keys")
 def key_device(settings: Settings) -> None:
     """Make the keys file that signs device tokens (HS256), unless there is one."""
-    create_keys(settings.keys_file)
+    try:
+        create_keys(settings.keys_file)
+    except OSError as error:
+        raise click.ClickException(f"{settings.keys_file}: {error.strerror}") from error
     click.echo(settings.keys_file)
 
 
