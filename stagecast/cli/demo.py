@@ -34,6 +34,10 @@ AWAY_AT = 4
 """The transition that one device misses."""
 CUT_EARLY = 0.15
 """Seconds before the transition's time when that device is cut off; it comes back within 5 s by itself."""
+LOG = "demo.log"
+"""In the data folder: what the services say of themselves."""
+INTERRUPTED = 128 + signal.SIGINT
+"""The status of a `--once` that was stopped before it could tell right from wrong."""
 PORTS = {"--http": "127.0.0.1:8080", "--ws": "127.0.0.1:8081", "--admin": "127.0.0.1:8082"}
 
 
@@ -57,7 +61,11 @@ def demo(speed: float, once: bool, devices: int, workers: int, example: Path, da
     """See it work: every tier, an audience of devices, a live event played in under a minute."""
     if not (example / "event.json").is_file():
         raise click.ClickException(f"{example}: no event.json there; name the folder of an example with --example")
-    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (data / LOG).touch()
+    except OSError as error:
+        raise click.ClickException(f"--data {data}: {error.strerror}; choose another folder") from error
     try:
         status = asyncio.run(_demo(example, data, speed, once, devices, workers))
     except KeyboardInterrupt:
@@ -69,39 +77,44 @@ async def _demo(example: Path, data: Path, speed: float, once: bool, devices: in
     task = asyncio.current_task()
     assert task is not None
     stopped = False
+    services: list[asyncio.subprocess.Process] = []
 
     def stop() -> None:
         nonlocal stopped
         stopped = True
+        for dev in services:
+            _terminate(dev)  # they end while the devices do, and not after: 2 s is for all of it
         task.cancel()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
     try:
-        async with _dev(data, workers) as ready:
+        async with _dev(data, workers, services) as ready:
             return await _play(example, ready, speed, once, devices)
     except asyncio.CancelledError:
         if not stopped:
             raise
         click.echo("\nstopped")
-        return 0
+        return INTERRUPTED if once else 0
 
 
 @contextlib.asynccontextmanager
-async def _dev(data: Path, workers: int) -> AsyncIterator[dict[str, Any]]:
-    """A `stagecast dev` of this demo's own; yields what it says of itself. On the usual ports, or free ones if any is taken."""
+async def _dev(data: Path, workers: int, services: list[asyncio.subprocess.Process]) -> AsyncIterator[dict[str, Any]]:
+    """A `stagecast dev` of this demo's own; yields what it says of itself. On the usual ports, or free ones if any is taken.
+    Its process is added to `services`."""
     addresses = PORTS
     if taken := [address for address in PORTS.values() if not _is_free(address)]:
         click.echo(f"{', '.join(taken)} taken: using other ports")
         addresses = dict.fromkeys(PORTS, "127.0.0.1:0")
     flags = [part for flag in addresses.items() for part in flag]
-    log = data / "demo.log"
+    log = data / LOG
     with log.open("wb") as out:
         dev = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "stagecast.cli", "dev", "--json", "--data", str(data), "--workers", str(workers), *flags,
             stdout=asyncio.subprocess.PIPE, stderr=out, start_new_session=True,
         )  # fmt: skip
+    services.append(dev)
     try:
         assert dev.stdout is not None
         line = await dev.stdout.readline()
@@ -109,9 +122,13 @@ async def _dev(data: Path, workers: int) -> AsyncIterator[dict[str, Any]]:
             raise click.ClickException(f"the services did not start:\n{log.read_text().strip()}")
         yield json.loads(line)
     finally:
-        if dev.returncode is None:
-            dev.send_signal(signal.SIGTERM)
+        _terminate(dev)
         await asyncio.shield(dev.wait())
+
+
+def _terminate(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        process.send_signal(signal.SIGTERM)
 
 
 def _is_free(address: str) -> bool:

@@ -68,8 +68,12 @@ def dev(settings: Settings, http: str, ws: str, admin: str, workers: int, as_jso
 @contextlib.contextmanager
 def _folder(folder: Path) -> Iterator[None]:
     """The data folder, this dev's own until the end."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        opened = (folder / "lock").open("w")
+    except OSError as error:
+        raise click.ClickException(f"--data {folder}: {error.strerror}; choose another folder") from error
+    with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -134,23 +138,33 @@ def _children(settings: Settings, addresses: Addresses, workers: int, link: Path
 
 
 def _make_credentials(settings: Settings) -> int:
-    """What a dev needs of keys, made once: the device token keys, an operator's and a service's API key."""
+    """What a dev needs of keys, made once: the device token keys, an operator's and a service's API key. What can't be had, or
+    is there and no good, is said in one line, before anything starts that would try again for ever."""
     import asyncio
 
     from kv import StoreError
     from stagecast.cli.credentials import create_api_key
-    from stagecast.tokens import create_keys
+    from stagecast.log import LogError, open_log
+    from stagecast.tokens import create_keys, load_keys
 
+    async def open_and_close_log() -> None:
+        await (await open_log(settings.log_url, settings.log_password)).close()
+
+    what = str(settings.keys_file)
     try:
         create_keys(settings.keys_file)
+        load_keys(settings.keys_file)
+        what = settings.log_url
+        asyncio.run(open_and_close_log())
+        what = settings.store_url
         for name, scope in ((OPERATOR_KEY, "operator"), (SERVICE_KEY, "service")):
             file = settings.data_dir / name
             if not file.exists():
                 text = asyncio.run(create_api_key(settings, scope))
                 with open(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600), "w") as out:
                     out.write(text + "\n")
-    except (StoreError, ValueError, OSError) as error:
-        print(f"Error: {settings.store_url}: {error}", file=sys.stderr)
+    except (StoreError, LogError, ValueError, OSError) as error:
+        print(f"Error: {what}: {str(error).removeprefix(what + ': ')}", file=sys.stderr)
         return 1
     return 0
 
