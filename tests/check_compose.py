@@ -22,7 +22,10 @@ COMPOSE = Path(compose.__file__).with_name("docker-compose")
 def checked(file: Path = ROOT / "docker-compose.yml") -> list[str]:
     """What is wrong with the file: docker-compose's own words, or ours about the commands and health checks in it."""
     said = subprocess.run(
-        [str(COMPOSE), "--file", str(file), "config", "--format", "json"], capture_output=True, text=True, check=False
+        [str(COMPOSE), "--file", str(file), "--profile", "*", "config", "--format", "json"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if said.returncode:
         return [said.stderr.strip()]

@@ -12,8 +12,14 @@ from typing import Any
 
 import msgspec
 from msgspec.inspect import Field, StructType, UnionType, type_info
+from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
 
+from broadcaster.service import compose
+from prefetch.metrics import Metrics as PrefetchMetrics
+from pushy.catalogue import FEED, WORKER
 from stagecast.broadcast import BROADCAST_BYTES_MAX
+from stagecast.clock import SystemClock
 from stagecast.settings import PREFIX, Settings
 from stagecast.wire import frames
 from stagecast.wire.closing import CloseCode, come_back
@@ -109,8 +115,32 @@ def _settings(info: StructType) -> Iterator[tuple[str, ...]]:
         assert isinstance(field.type, msgspec.inspect.Metadata)
         meaning = (field.type.extra_json_schema or {})["description"]
         default = getattr(defaults, field.name)
-        shown = f"{default:g}" if isinstance(default, float) else str(default or "")
-        yield f"`{field.name}`", f"`{PREFIX}{field.name.upper()}`", shown, meaning.replace("|", "\\|")
+        yield f"`{field.name}`", f"`{PREFIX}{field.name.upper()}`", _shown(default), meaning.replace("|", "\\|")
+
+
+def _shown(default: object) -> str:
+    match default:
+        case bool():
+            return str(default).lower()
+        case float():
+            return f"{default:g}"
+    return str(default or "")
+
+
+def metrics() -> str:
+    """Of a host by its catalogue; of the other services by what they show before anything has happened."""
+    host = [(one.name, one.kind, ", ".join(one.labels), one.says) for one in (*FEED, *WORKER)]
+    nothing: Any = None  # the parts are put together and never run
+    parts, _, _ = compose(nothing, nothing, SystemClock())
+    pages = parts.metrics.exposition() + PrefetchMetrics().render()
+    families = [one for one in text_string_to_metric_families(pages.decode()) if not one.name.endswith("_created")]
+    others = [(_full_name(one), one.type, "", one.documentation) for one in families]
+    rows = ((f"`{name}`", kind, labels, says.replace("|", "\\|")) for name, kind, labels, says in (*host, *others))
+    return table("metric|type|labels|what it says", rows)
+
+
+def _full_name(metric: Metric) -> str:
+    return f"{metric.name}_total" if metric.type == "counter" else metric.name
 
 
 MADE: dict[str, Callable[[], str]] = {
@@ -119,6 +149,7 @@ MADE: dict[str, Callable[[], str]] = {
     "close-codes": close_codes,
     "limits": limits,
     "settings": settings,
+    "metrics": metrics,
 }
 
 

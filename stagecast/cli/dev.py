@@ -222,6 +222,7 @@ class _Announcement:
             "http": base_url(self._addresses.http),
             "ws": self._addresses.ws_url,
             "admin": base_url(self._addresses.admin),
+            "maps": base_url(self._addresses.maps),
             "data": str(self._settings.data_dir.absolute()),
             "pids": {"supervisor": os.getpid(), **pids, "workers": workers},
         }

@@ -1,0 +1,1 @@
+"""Tests of what is under deploy/: configurations of other programs, read by these programs."""
