@@ -37,13 +37,16 @@ class FakeSocket {
 let device;
 /** @type {any[]} */
 let told;
+/** @type {EventTarget} */
+let page;
 
 beforeEach(() => {
   vi.useFakeTimers();
   FakeSocket.all = [];
   told = [];
+  page = new EventTarget();
   device = createDevice("ws://node.example/ws", {
-    device: "web", events: ["final"], token: "token", WebSocket: /** @type {any} */ (FakeSocket), random: () => 0.5, page: {},
+    device: "web", events: ["final"], token: "token", WebSocket: /** @type {any} */ (FakeSocket), random: () => 0.5, page,
   });
   device.on("disconnected", (how) => told.push(how));
   device.on("ended", (how) => told.push(how));
@@ -116,4 +119,17 @@ test("a map that may be kept for longer than a timer can count keeps the timer q
   socket.onmessage({ data: JSON.stringify(stages) });
   await pass(1);
   expect(vi.getTimerCount()).toBe(1);
+});
+
+test.each(["visibilitychange", "online", "offline"])("at %s the device asks soon whether its connection is alive", async (what) => {
+  await pass(0);
+  const [socket] = FakeSocket.all;
+  socket.greet();
+  await pass(20);
+  expect(socket.sent.map((frame) => frame.t)).toEqual(["hello"]);
+  page.dispatchEvent(new Event(what));
+  await pass(0.5);
+  expect(socket.sent.map((frame) => frame.t)).toEqual(["hello", "ping"]);
+  await pass(10); // it was dead
+  expect(told).toMatchObject([{ code: 1006 }]);
 });
