@@ -110,7 +110,6 @@ class Connection(asyncio.Protocol):
         "_reader",
         "_stall",
         "address",
-        "descriptor",
         "phase",
         "places",
         "proxied",
@@ -121,7 +120,6 @@ class Connection(asyncio.Protocol):
     )
 
     transport: Stream
-    descriptor: int
     session: ServerSession
 
     def __init__(self, floor: Floor) -> None:
@@ -159,7 +157,6 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("Stream", transport)
-        self.descriptor = self.transport.descriptor
         if not self._floor.arrived(self):
             self.transport.abort()
             return
@@ -214,7 +211,7 @@ class Connection(asyncio.Protocol):
             self.transport.write(frame)
             return False
         try:
-            sent = os.write(self.descriptor, frame)
+            sent = os.write(self.transport.descriptor, frame)
         except BlockingIOError:
             sent = 0
         except OSError:

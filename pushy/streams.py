@@ -4,8 +4,8 @@ A stream is an `asyncio.Transport`, so that what speaks on it is an ordinary `as
 fields, where a transport of the loop is a handle, a socket object and buffers: 0.1 KB instead of 0.9, and half the time to accept
 (docs/decisions/0007). Reads and accepts come in bounded batches, then the loop gets its turn.
 
-What asyncio promises holds, with two differences: `pause_writing` comes as soon as bytes are unsent and `resume_writing` when none
-are left (as with `set_write_buffer_limits(high=0)`, and nothing else can be set), and `data_received` gets READ_BYTES at most.
+What asyncio promises holds, with one difference: `pause_writing` comes as soon as bytes are unsent and `resume_writing` when none
+are left, as with `set_write_buffer_limits(high=0)`; nothing else can be set.
 """
 
 import asyncio
@@ -128,13 +128,15 @@ class Listening:
 class Stream(asyncio.Transport):
     """One connection. See the module's head."""
 
-    __slots__ = ("_closing", "_eof", "_lost", "_protocol", "_streams", "_unsent", "_watched", "descriptor")
+    __slots__ = ("_closing", "_eof", "_lost", "_protocol", "_socket", "_streams", "_unsent", "_watched", "descriptor")
 
     def __init__(self, streams: Streams, descriptor: int, protocol: asyncio.BaseProtocol) -> None:
         self._streams = streams
         self._protocol: Any = protocol
         """None once lost: a cycle would wait for the garbage collector, which does not look at connections."""
-        self.descriptor = descriptor
+        self._socket = self.descriptor = descriptor
+        """`descriptor` is for those who write past the stream while nothing is unsent: -1 as soon as it is closing, for the
+        number may belong to another connection next."""
         self._watched = int(select.EPOLLIN)
         self._unsent: list[memoryview] | None = None
         self._closing = self._eof = self._lost = False
@@ -153,7 +155,7 @@ class Stream(asyncio.Transport):
 
     def _read(self) -> None:
         try:
-            data = os.read(self.descriptor, READ_BYTES)
+            data = os.read(self._socket, READ_BYTES)
         except BlockingIOError:
             return
         except OSError as error:
@@ -174,7 +176,7 @@ class Stream(asyncio.Transport):
             self._unsent.append(view)
             return
         try:
-            sent = os.write(self.descriptor, view)
+            sent = os.write(self._socket, view)
         except BlockingIOError:
             sent = 0
         except OSError as error:
@@ -189,7 +191,7 @@ class Stream(asyncio.Transport):
         unsent = self._unsent
         assert unsent is not None
         try:
-            sent = os.writev(self.descriptor, unsent[:64])
+            sent = os.writev(self._socket, unsent[:64])
         except BlockingIOError:
             return
         except OSError as error:
@@ -226,7 +228,7 @@ class Stream(asyncio.Transport):
             self._shut()
 
     def _shut(self) -> None:
-        with contextlib.suppress(OSError), _borrowed(self.descriptor) as borrowed:
+        with contextlib.suppress(OSError), _borrowed(self._socket) as borrowed:
             borrowed.shutdown(socket.SHUT_WR)
 
     def pause_reading(self) -> None:
@@ -242,7 +244,7 @@ class Stream(asyncio.Transport):
     def _watch(self, events: int) -> None:
         if events != self._watched and not self._lost:
             self._watched = events
-            self._streams.change(self.descriptor, events)
+            self._streams.change(self._socket, events)
 
     def is_closing(self) -> bool:
         return self._closing
@@ -250,7 +252,7 @@ class Stream(asyncio.Transport):
     def close(self) -> None:
         if self._closing:
             return
-        self._closing = True
+        self._closing, self.descriptor = True, -1
         if self._unsent is None:
             self._lose(None)
         else:
@@ -263,8 +265,9 @@ class Stream(asyncio.Transport):
         if self._lost:
             return
         self._closing = self._lost = True
+        self.descriptor = -1
         self._unsent = None
-        self._streams.forget(self.descriptor)
+        self._streams.forget(self._socket)
         self._streams.loop.call_soon(self._finish, error)
 
     def _finish(self, error: OSError | None) -> None:
@@ -272,7 +275,7 @@ class Stream(asyncio.Transport):
         try:
             protocol.connection_lost(error)
         finally:
-            os.close(self.descriptor)
+            os.close(self._socket)
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self._protocol = protocol
@@ -285,7 +288,7 @@ class Stream(asyncio.Transport):
         if name != "peername" or self._lost:
             return default
         try:
-            with _borrowed(self.descriptor) as borrowed:
+            with _borrowed(self._socket) as borrowed:
                 return borrowed.getpeername()
         except OSError:
             return default

@@ -23,12 +23,13 @@ import msgspec
 import structlog
 import uvloop
 
+from pushy import native
 from pushy.admission import Admission, boot_id
 from pushy.connection import HANDSHAKE_DEADLINE, OPEN, Connection, Floor
 from pushy.directory import Directory
 from pushy.doorway import Doorway
 from pushy.echo import Echo
-from pushy.fanout import write_all
+from pushy.fanout import chosen as chosen_fan_out
 from pushy.feed_link import FeedLink
 from pushy.followed import Outlet
 from pushy.gauges import Fanouts, connection_values, process_values, quietest
@@ -108,6 +109,8 @@ class Options:
     """How long the worker accepts devices without its feed."""
     per_address_on_loopback: bool = False
     echo: bool = False
+    native: Path = native.SOURCE.parent
+    """Where the native fan-out has been built."""
 
 
 def run_worker(
@@ -151,7 +154,7 @@ class Worker:
         self._boot = boot_id(rng)
         self._admission = Admission(KeysFile(settings.keys_file))
         self._directory: Directory[Connection] = Directory()
-        self._hub = Hub(write_all)
+        self._hub = Hub(chosen_fan_out(settings.fan_out, options.native))
         self._link = FeedLink(link, self._joined, self._received, self._feed_lost, rng)
         self._doorway = Doorway(ws, options.send_buffer, 3 * options.slow_after, lambda: Connection(self.floor))
         self.floor = Floor(

@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -75,6 +75,12 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         list[str],
         _says("networks of the proxies in front whose word about a client's address counts, such as 10.0.0.0/8"),
     ] = []
+    fan_out: Annotated[
+        Literal["auto", "native", "python"],
+        _says(
+            "the loop that writes a frame to all: native is C, built by `python -m pushy.native`; auto: if it is built"
+        ),
+    ] = "auto"
     drain_rate: Annotated[float, Meta(gt=0), _says("connections per second a host closes when it drains")] = 400.0
     map_rate: Annotated[float, Meta(gt=0), _says("own stage maps per second a prefetch process serves")] = 1000.0
 

@@ -1,0 +1,162 @@
+"""The two loops of the fan-out: whole frames, in order, to those who can take them; nothing broken for those who can't."""
+
+import asyncio
+import random
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from pushy import native
+from pushy.fanout import NativeLoop, chosen, write_all
+from pushy.followed import Place
+from pushy.hub import WriteAll
+from pushy.streams import Stream, Streams
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("native")
+    try:
+        native.build(folder)
+    except native.NotBuilt as why:
+        pytest.skip(str(why))
+    return folder
+
+
+@pytest.fixture(params=["python", "native"])
+def loop(request: pytest.FixtureRequest) -> WriteAll:
+    kind: str = request.param
+    return chosen(kind, request.getfixturevalue("built") if kind == "native" else Path("nowhere"))
+
+
+class Seated(asyncio.Protocol):
+    """What a connection is for the loops: a stream, and `keep` for what did not go out whole."""
+
+    transport: Stream
+
+    def __init__(self) -> None:
+        self.unsent = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, Stream)
+        self.transport = transport
+
+    def keep(self, frame: bytes, sent: int) -> bool:
+        self.transport.write(memoryview(frame)[sent:])
+        self.unsent = self.transport.get_write_buffer_size() > 0
+        return not self.unsent
+
+    def resume_writing(self) -> None:
+        self.unsent = False
+
+
+class Room:
+    """Seats with small kernel buffers, and their peers."""
+
+    def __init__(self, count: int) -> None:
+        self.streams = Streams(asyncio.get_running_loop())
+        self.seats: list[Seated] = []
+        self.peers: list[socket.socket] = []
+        self.places: list[Place] = []
+        for _ in range(count):
+            here, there = socket.socketpair()
+            here.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            here.setblocking(False)
+            there.setblocking(False)
+            seat = Seated()
+            self.streams.add(here.detach(), seat)
+            self.seats.append(seat)
+            self.peers.append(there)
+            self.places.append(Place(cast("Any", seat), cast("Any", None), (1, 1)))
+
+    def free(self) -> list[Place]:
+        return [place for place, seat in zip(self.places, self.seats, strict=True) if not seat.unsent]
+
+
+@pytest.fixture
+async def room() -> AsyncIterator[Room]:
+    made = Room(300)  # more than one chunk
+    yield made
+    made.streams.close()
+    for peer in made.peers:
+        peer.close()
+    await asyncio.sleep(0)
+
+
+def read(peer: socket.socket) -> bytes:
+    """All that is there."""
+    got = b""
+    while True:
+        try:
+            part = peer.recv(65536)
+        except BlockingIOError:
+            return got
+        if not part:
+            return got
+        got += part
+
+
+async def test_every_stream_stays_whole(loop: WriteAll, room: Room) -> None:
+    """Readers of all speeds: whoever had nothing unsent when a frame went out gets exactly that frame, whole and in order,
+    however little of it went into its socket at once; the places given back are those whose frame waits."""
+    rng = random.Random(5)
+    owed = {id(place): b"" for place in room.places}
+    got = [b""] * len(room.peers)
+    stuck_ever = 0
+    for number in range(60):
+        frame = bytes([number]) * rng.choice([20, 500, 3000])
+        part = room.free()
+        stuck = loop(frame, part)
+        for place in part:
+            owed[id(place)] += frame
+        unsent = [place for place, seat in zip(room.places, room.seats, strict=True) if seat.unsent]
+        assert {id(place) for place in stuck} == {id(place) for place in part} & {id(place) for place in unsent}
+        stuck_ever += len(stuck)
+        for i, peer in enumerate(room.peers):
+            if rng.random() < i / len(room.peers):
+                got[i] += read(peer)
+        await asyncio.sleep(0)
+    assert stuck_ever > 100
+    async with asyncio.timeout(10):
+        while [len(one) for one in got] != [len(one) for one in owed.values()]:
+            got = [one + read(peer) for one, peer in zip(got, room.peers, strict=True)]
+            await asyncio.sleep(0)
+    assert got == list(owed.values())
+
+
+async def test_those_who_leave_are_left_out(loop: WriteAll, room: Room) -> None:
+    """A closing stream is not written to past what it still flushes; one whose peer is gone is aborted; the rest get it."""
+    for seat in room.seats[:10]:
+        seat.transport.close()
+    for peer in room.peers[10:20]:
+        peer.close()
+    stuck = loop(b"frame", room.places)
+    assert stuck == room.places[:20]
+    assert all(seat.transport.is_closing() for seat in room.seats[:20])
+    assert {read(peer) for peer in room.peers[20:]} == {b"frame"}
+
+
+def test_the_choice_is_what_was_asked_for(built: Path, tmp_path: Path) -> None:
+    """`auto` takes what is there; `native` is refused where it has not been built."""
+    assert isinstance(chosen("auto", built), NativeLoop)
+    assert isinstance(chosen("native", built), NativeLoop)
+    assert chosen("python", built) is write_all
+    assert chosen("auto", tmp_path) is write_all
+    with pytest.raises(ValueError, match="native"):
+        chosen("native", tmp_path)
+
+
+def test_without_a_compiler_nothing_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what is missing, or that the compiler failed, and leaves nothing behind."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(native.NotBuilt, match="no C compiler"):
+        native.build(tmp_path)
+    (tmp_path / "cc").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "cc").chmod(0o755)
+    with pytest.raises(native.NotBuilt, match="failed"):
+        native.build(tmp_path)
+    assert [one.name for one in tmp_path.iterdir()] == ["cc"]
+    assert native.load(tmp_path) is None
