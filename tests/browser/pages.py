@@ -3,7 +3,8 @@
     /demo/                     sdk/js/demo/index.html, and the files beside it
     /demo/sdk/{file}           sdk/js/src
     /demo/session?device=NAME  {"ws", "event", "token", "titles"}; the token is for the device NAME, null without one
-    /{file}                    static/ here
+    /token?device=NAME         that token alone
+    /{file}                    static/ here, or what a test put into `files`
 
 The tests' `event`, `member` and `ttl` (seconds, of the token) ride on the session's query.
 """
@@ -42,6 +43,8 @@ class Pages:
         self.stage: Running | None = None
         self.event = "final"
         """Of a session that names none, as the demo's."""
+        self.files: dict[str, str] = {}
+        """Modules of a test's own, by path."""
         pages = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -78,6 +81,10 @@ class Pages:
         if split.path == "/demo/session":
             query = {name: values[0] for name, values in parse_qs(split.query).items()}
             return "application/json", json.dumps(self._session(query)).encode()
+        if split.path == "/token":
+            return "text/plain", str(self._session({"device": parse_qs(split.query)["device"][0]})["token"]).encode()
+        if split.path in self.files:
+            return TYPES[Path(split.path).suffix], self.files[split.path].encode()
         name = split.path.removeprefix("/demo/sdk/").removeprefix("/demo/").removeprefix("/") or "index.html"
         folder = SDK if split.path.startswith("/demo/sdk/") else DEMO if split.path.startswith("/demo/") else OWN
         file = folder / name

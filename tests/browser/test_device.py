@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from tests.browser.pages import Pages
+from tests.check_docs import ROOT
 from tests.system.running import Running, running, until
 
 if TYPE_CHECKING:
@@ -142,6 +144,48 @@ async def test_a_map_is_fetched_once_and_kept_over_a_reload(chromium: Browser, p
             assert (await one.is_at("upcoming"))["result"] == "missing"
     finally:
         await context.close()
+
+
+async def test_what_is_kept_gets_old(chromium: Browser, pages: Pages) -> None:
+    """A kept map has the time that is left of it; a clock that was set back gives it no more than it ever had; what is over
+    goes, whoever's it is."""
+    async with tab(chromium, pages) as one:
+        got = await one.page.evaluate(
+            """(async () => {
+                const { mapCache } = await import("/demo/sdk/cache.js");
+                let now = 1e12;
+                const clock = { now: () => now };
+                const map = { t: "map", e: "final", gen: 1, map: "1764000000000-1", stages: {}, default: 1, ttl: 100 };
+                const left = async (cache, at) => ((now = 1e12 + at * 1000), (await cache.load("final"))?.ttl ?? null);
+                const mine = mapCache("m-1", clock);
+                await mine.save(map);
+                await mapCache("m-2", clock).save({ ...map, ttl: 10 });
+                const seen = [];
+                for (const at of [0, 40, -5000, 99, 100]) seen.push(await left(mine, at));
+                now = 1e12 + 50e3;
+                await mapCache("m-3", clock).load("final");  // opening it sweeps
+                seen.push(await left(mapCache("m-2", clock), 0), await left(mine, 0));
+                await mine.drop("final");
+                return [...seen, await left(mine, 0)];
+            })()"""
+        )
+        assert got == [100, 60, 100, 1, None, None, 100, None]
+
+
+async def test_the_documents_snippet(chromium: Browser, pages: Pages, stage: Running) -> None:
+    """The one of the how-to, which is the package's own too, shows each stage as it stands there."""
+    found = re.findall(r"^```js\n(.*?)^```", (ROOT / "docs/howto/device-client.md").read_text(), re.M | re.S)
+    assert found == re.findall(r"^```js\n(.*?)^```", (ROOT / "sdk/js/README.md").read_text(), re.M | re.S)
+    snippet = (
+        found[0].replace('"stagecast"', '"/demo/sdk/index.js"').replace('"stagecast/cache"', '"/demo/sdk/cache.js"')
+    )
+    pages.files["/snippet.js"] = snippet.replace("wss://live.example/ws", stage.ws)
+    await stage.create("final", *STAGES)
+    async with tab(chromium, pages) as one:
+        await one.page.evaluate("window.shown = []; window.show = (stage) => shown.push(stage); import('/snippet.js')")
+        await until(lambda: one.holds("shown.join() === 'upcoming'"), "welcomed")
+        await stage.go("final", "live")
+        await until(lambda: one.holds("shown.join() === 'upcoming,live'"), "switched")
 
 
 async def test_each_tab_is_a_device(chromium: Browser, pages: Pages, stage: Running) -> None:

@@ -1,12 +1,16 @@
 /**
- * Stage maps kept over reloads, in IndexedDB. Best effort: where the browser has none, or refuses, nothing is kept and nothing fails.
+ * Stage maps kept over reloads, in IndexedDB. Best effort: where the browser has none, refuses or does not answer, nothing is kept
+ * and nothing fails.
  *
  * @typedef {import("./frames.js").StageMap} StageMap
  * @typedef {{ load(event: string): Promise<StageMap | undefined>, save(map: StageMap): Promise<void>,
- *   drop(event: string): Promise<void> }} MapCache What a device asks of a cache. A loaded map has the `ttl` that is left of it.
+ *   drop(event: string): Promise<void> }} MapCache What a device asks of a cache, which must not
+ *   reject. A loaded map has the `ttl` that is left of it.
  */
 
 const STORE = "maps";
+/** Milliseconds to wait for the browser's database: some never answer, and a device must not stay away for that. */
+const PATIENCE = 1000;
 const UNTIL = "until";
 
 /**
@@ -50,9 +54,11 @@ export function mapCache(member, { now = Date.now } = {}) {
    * @returns {Promise<T | undefined>}
    */
   async function using(use) {
+    const late = new Promise((resolve) => setTimeout(resolve, PATIENCE));
     try {
-      const database = await (opened ??= open());
-      return await answered(use(database.transaction(STORE, "readwrite").objectStore(STORE)));
+      opened ??= open();
+      const used = opened.then((database) => answered(use(database.transaction(STORE, "readwrite").objectStore(STORE))));
+      return /** @type {T | undefined} */ (await Promise.race([used, late]));
     } catch {
       return undefined;
     }

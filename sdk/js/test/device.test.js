@@ -1,8 +1,7 @@
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { WebSocket as NodeWebSocket } from "ws";
 
-import { createDevice } from "../src/index.js";
-import { GEN, Inbox, V1, map, startNode, state } from "./node.js";
+import { GEN, Inbox, V1, createDevice, map, startNode, state } from "./node.js";
 
 const WebSocket = /** @type {any} */ (NodeWebSocket);
 /** @type {Awaited<ReturnType<typeof startNode>>} */

@@ -3,6 +3,10 @@ import { once } from "node:events";
 import { createServer } from "node:http";
 import { WebSocketServer } from "ws";
 
+/** The SDK as it is written, or the built one: STAGECAST_SDK=../dist/index.js. */
+const sdk = process.env.STAGECAST_SDK ?? "../src/index.js";
+export const { createDevice } = /** @type {typeof import("../src/index.js")} */ (await import(sdk));
+
 export const GEN = 1764000000000;
 export const V1 = `${GEN}-1`;
 

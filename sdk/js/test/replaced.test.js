@@ -1,8 +1,7 @@
 /** What no real server can do: a socket whose close comes after its successor, a clock that stands. */
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 
-import { createDevice } from "../src/index.js";
-import { welcome } from "./node.js";
+import { createDevice, welcome } from "./node.js";
 
 class FakeSocket {
   /** @type {FakeSocket[]} */
