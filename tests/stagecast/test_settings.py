@@ -46,7 +46,7 @@ def test_each_setting_has_all_three_ways(tmp_path: Path) -> None:
     values: dict[str, object] = {
         name: {float: 2.5, int: 7, str: "x", bool: True}.get(type(default), ["10.0.0.0/8", "fd00::/8"])
         for name, default in msgspec.structs.asdict(Settings()).items()
-    }
+    } | {"fan_out": "python"}
     spelt = {name: ",".join(value) if isinstance(value, list) else str(value) for name, value in values.items()}
     lines = "\n".join(f"{name} = {json.dumps(value)}" for name, value in values.items())
     expected = Settings(**values)  # type: ignore[arg-type]  # one value of each field's type
