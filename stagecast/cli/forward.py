@@ -18,6 +18,10 @@ class Forward:
     def __init__(self, base: str) -> None:
         self._http = httpx.AsyncClient(base_url=base, timeout=httpx.Timeout(60, connect=5), trust_env=False)
 
+    async def close(self) -> None:
+        """Closes the connections that it keeps; not needed where the process ends with it."""
+        await self._http.aclose()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         url = httpx.URL(path=scope["path"], query=scope["query_string"])
@@ -35,7 +39,8 @@ class Forward:
             await Problem(502, "Bad Gateway", detail).response()(scope, receive, send)
             return
         try:
-            headers = _end_to_end(got.headers.raw)
+            # The server in front sets its own Date, and a response has one.
+            headers = [(name, value) for name, value in _end_to_end(got.headers.raw) if name.lower() != b"date"]
             await send({"type": "http.response.start", "status": got.status_code, "headers": headers})
             async for chunk in got.aiter_raw():
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
