@@ -10,6 +10,7 @@
 """
 
 import random
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -193,6 +194,7 @@ class ServerSession:
         "_number",
         "_pending",
         "_rules",
+        "app",
         "claims",
         "events",
         "phase",
@@ -209,6 +211,8 @@ class ServerSession:
         self._pending: _Pending | None = None
         self.phase = Phase.OPEN
         self.claims: Claims | None = None
+        self.app = ""
+        """What the device calls its software."""
         self.events: tuple[str, ...] = ()
         """Followed events: those whose head the device was given."""
         self.start = 0
@@ -307,6 +311,7 @@ class ServerSession:
         if claims.dev != frame.device:
             return self._end(CloseCode.FORBIDDEN, "the token is another device's")
         self._take(claims, now, wall)
+        self.app = sys.intern(frame.app)  # a few texts for all sessions
         self._ends = now + self._rules.lifetime * (1 - self._rules.rng.uniform(0, LIFETIME_JITTER))
         self.start = wall
         self.phase = Phase.GREETED
@@ -431,7 +436,7 @@ class ServerSession:
     def _invalid(self, error: Invalid, now: float) -> list[Step]:
         """A JSON object that is no frame: an `err`, unless it is the first thing that the device says."""
         if self.phase is Phase.OPEN:
-            return self._end(CloseCode.MALFORMED, "the first frame must be hello")
+            return self._end(CloseCode.MALFORMED, f"the first frame must be a good hello; {error}")
         return self.charge(now) or [Send(encode(Err(error.code, None, str(error))))]
 
     def _end(self, code: CloseCode, reason: str) -> list[Step]:

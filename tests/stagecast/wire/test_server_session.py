@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from typing import Any
 
 import pytest
@@ -175,6 +176,24 @@ def test_the_first_frame_must_be_a_good_hello(message: bytes, code: int) -> None
     session = Node().session()
     assert ended(session.receive(message, 1.0, WALL)) == code
     assert session.receive(b'{"t":"ping","c":1}', 1.0, WALL) == [], "and nothing comes after"
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        (b'{"t":"ping","c":1}', "the first frame must be hello"),
+        (
+            b'{"t":"hello","token":"good","device":"a b"}',
+            "the first frame must be a good hello; hello: Expected .*device",
+        ),
+        (b'{"t":"nothing"}', "the first frame must be a good hello; unknown type 'nothing'"),
+    ],
+)
+def test_what_is_wrong_with_a_hello_is_said(message: bytes, says: str) -> None:
+    """Who writes a client must not look for a missing hello when it is a field of it that is wrong."""
+    (end,) = Node().session().receive(message, 1.0, WALL)
+    assert isinstance(end, End)
+    assert re.match(says, end.reason)
 
 
 def test_later_frames_are_answered_by_err_or_end() -> None:
