@@ -20,7 +20,12 @@ from tests.system.running import Running, running, until
 if TYPE_CHECKING:
     from playwright.async_api import Browser
 
-pytestmark = [pytest.mark.system, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.xdist_group("browser"),
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.timeout(120),
+]
 STAGES = ("upcoming", "first-half", "half-time", "trophy", "ended")
 SIZES = [(1440, 900), (400, 800)]
 SHOTS = os.environ.get("STAGECAST_SHOTS")

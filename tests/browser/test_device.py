@@ -21,7 +21,12 @@ from tests.system.running import Running, running, until
 if TYPE_CHECKING:
     from playwright.async_api import Browser, BrowserContext, Page
 
-pytestmark = [pytest.mark.system, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.xdist_group("browser"),
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.timeout(120),
+]
 PING = 1.0
 """Seconds between pings: a node closes a silent connection after 2.4 of them."""
 STAGES = {"upcoming": ["t001", "t002"], "live": ["t003"], "ended": []}
@@ -249,7 +254,7 @@ async def test_a_token_that_ends_is_renewed(chromium: Browser, pages: Pages, sta
     refusal, and then a fresh one is taken."""
     await stage.create("token", *STAGES)
     async with tab(chromium, pages) as one:
-        await one.start("token", ttl=20)
+        await one.start("token", ttl=6)
         await one.is_at("upcoming")
         await until(lambda: one.holds("tokens >= 2"), "it asked for a fresh token", within=40)
         await stage.go("token", "live")
