@@ -34,6 +34,8 @@ class Progress(Struct, frozen=True):
     """Connections a second; 0 without a drain."""
     seconds: float
     """That the rest will take at this rate; 0 without a drain."""
+    empty: bool = False
+    """Whether the drain is over: every worker has said so since it began."""
 
 
 @dataclass
@@ -57,11 +59,11 @@ class Drains:
             new.replace(self.file)
         return self.now
 
-    def progress(self, left: int) -> Progress:
-        """With `left` connections open now."""
+    def progress(self, left: int, empty: bool = False) -> Progress:
+        """With `left` connections open now; `empty` when that is sure to be none."""
         if self.now is None:
             return Progress(False, left, left, 0.0, 0.0)
-        return Progress(True, max(self.now.connections, left), left, self.now.rate, left / self.now.rate)
+        return Progress(True, max(self.now.connections, left), left, self.now.rate, left / self.now.rate, empty)
 
     def values(self, left: int) -> dict[str, float]:
         """For `/metrics`."""

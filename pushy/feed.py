@@ -15,6 +15,7 @@ import uvloop
 from kv import KeyValue, open_store
 from pushy.absent import Absent, Absentees
 from pushy.admin import Standing, admin_app
+from pushy.beating import beat
 from pushy.delivery import Deliveries, Entry, Outcome
 from pushy.draining import FILE as DRAIN_FILE
 from pushy.draining import Drains, Progress
@@ -58,6 +59,7 @@ from stagecast.broadcast import Broadcast, encode_broadcast, for_welcome
 from stagecast.clock import Clock, SystemClock
 from stagecast.http import base_url, listen, serving
 from stagecast.log import MessageLog, open_log
+from stagecast.receipts import HostBeat
 from stagecast.records import API_KEYS, Revocation
 from stagecast.settings import Settings
 from stagecast.wire import codec
@@ -111,8 +113,8 @@ class Feed:
         self.roads = Roads(log, store, self, clock)
         self.outbox = Outbox()
         self.registry = Registry(settings.lifetime + GRACE)
-        host = settings.host or socket.gethostname()
-        self._sessions = Whereabouts(host, admin_url, self.registry, self._told_all, self._replace)
+        self._host = settings.host or socket.gethostname()
+        self._sessions = Whereabouts(self._host, admin_url, self.registry, self._told_all, self._replace)
         self.deliveries = Deliveries()
         self.collector = HostCollector(self._own_values, self._worker_values)
 
@@ -123,6 +125,7 @@ class Feed:
             group.create_task(self.outbox.run(self._log))
             group.create_task(self.registry.run(self._store))
             group.create_task(self._watch())
+            group.create_task(beat(self._log, self._beat))
 
     async def flush(self) -> None:
         """The last receipts and registry changes, as far as FLUSH allows."""
@@ -170,10 +173,16 @@ class Feed:
         return self.drain_progress()
 
     def drain_progress(self) -> Progress:
-        return self._drains.progress(self.connections())
+        return self._drains.progress(self.connections(), self.drained())
 
     async def push(self, entries: list[Entry]) -> list[Outcome]:
         return await self.deliveries.push(entries, self._joined())
+
+    def _beat(self) -> HostBeat:
+        return HostBeat(
+            self._host, self._clock.now(), self.connections(), self._settings.connections * self._workers,
+            round(self.roads.silence.log_age(self._clock.monotonic()), 1), self.standing().ready,
+        )  # fmt: skip
 
     def connections(self) -> int:
         """Open connections, as the workers last said."""

@@ -18,6 +18,7 @@ _COMMANDS = {
     "key": ("stagecast.cli.credentials", "key"),
     "broadcaster": ("stagecast.cli.services", "broadcaster"),
     "pushy": ("stagecast.cli.services", "pushy"),
+    "drain": ("stagecast.cli.drain", "drain"),
 }
 
 
@@ -43,7 +44,7 @@ def main() -> None:
     Develop:      stagecast dev                     every tier, embedded parts
     Produce:      stagecast event create|go|watch   run an event
     Be a device:  stagecast device watch EVENT
-    Operate:      stagecast broadcaster | prefetch | pushy
+    Operate:      stagecast broadcaster | prefetch | pushy | drain | doctor
 
     Commands that talk to a running Stagecast find it by STAGECAST_URL and STAGECAST_KEY, or by the folder of a
     `stagecast dev` (--data, STAGECAST_DATA, default .stagecast).

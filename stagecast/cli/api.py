@@ -3,7 +3,10 @@
 import functools
 import json
 import os
-from collections.abc import Callable
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +24,7 @@ class Api:
 
     def __init__(self, url: str, key: str) -> None:
         self.url = url
+        self.key = key
         self._http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=15, trust_env=False)
 
     def close(self) -> None:
@@ -41,6 +45,16 @@ class Api:
         if got.is_error:
             raise click.ClickException(_explain(got))
         return got.json() if got.content else None
+
+    def pages(self, path: str, of: str) -> Iterator[Any]:
+        """What all pages of a list hold under `of`."""
+        after: Any = None
+        while True:
+            page = self.call("GET", path, after=after)
+            yield from page[of]
+            after = page["after"]
+            if after is None:
+                return
 
     def upload(self, path: str, lines: Any, **query: Any) -> Any:
         """Streams bytes as NDJSON; the answer's JSON."""
@@ -82,6 +96,19 @@ def found_dev(data: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return said
+
+
+def spelt(data: Path) -> tuple[str, str]:
+    """How a person calls this very `stagecast` from here, ready for a shell: the command, and the flag that names the folder of
+    its dev, empty for the usual one."""
+    command = Path(sys.executable).with_name("stagecast")
+    found = shutil.which("stagecast")
+    if found is not None and Path(found).absolute() == command:
+        command = Path("stagecast")
+    elif command.is_relative_to(Path.cwd()):
+        command = command.relative_to(Path.cwd())
+    flag = "" if data.absolute() == Path(".stagecast").absolute() else f" --data {shlex.quote(os.path.relpath(data))}"
+    return shlex.quote(str(command)), flag
 
 
 def api_options(command: F) -> F:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,7 +61,11 @@ async def test_a_device_over_wss(
 @pytest.mark.parametrize("forged", ["", "X-Forwarded-For: 198.51.100.1\r\n"])
 async def test_limits_are_by_the_clients_address(name: str, made: Certificates, tmp_path: Path, forged: str) -> None:
     """Two connections of one client pass, its third is 503, another client is served: whatever header the client sends itself."""
-    settings = {"trusted_proxies": ["127.0.0.1/32"], "proxy_protocol": name == "haproxy", "connections_per_address": 2}
+    settings: dict[str, Any] = {
+        "trusted_proxies": ["127.0.0.1/32"],
+        "proxy_protocol": name == "haproxy",
+        "connections_per_address": 2,
+    }
     async with worker(tmp_path, Options(per_address_on_loopback=True), **settings) as rig, _admin() as admin:
         ws = f"127.0.0.1:{rig.address[1]}"
         async with front(name, tmp_path / name, made, ws, admin) as port, contextlib.AsyncExitStack() as held:

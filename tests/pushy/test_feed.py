@@ -76,7 +76,7 @@ async def receipts(log: MessageLog, count: int) -> list[Receipt]:
     batches = log.read(Topic.RECEIPTS, await log.since(Topic.RECEIPTS, 0))
     async with asyncio.timeout(10):
         async for batch in batches:
-            found += [decode_receipt(record.value) for record in batch]
+            found += [decode_receipt(record.value) for record in batch if record.key != EVERYWHERE]
             if len(found) >= count:
                 break
     await batches.aclose()
@@ -446,3 +446,4 @@ async def test_a_feed_in_the_middle_of_a_drain_goes_on_with_it(tmp_path: Path) -
         assert host.feed.drain_progress() == Progress(True, 50, 7, 100.0, 0.07)
         second.send(Gauges({CONNECTIONS: 0.0}))
         await until(host.feed.drained)
+        assert host.feed.drain_progress().empty
