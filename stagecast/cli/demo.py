@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import itertools
 import json
-import os
 import random
 import signal
 import socket
@@ -18,7 +17,7 @@ from typing import Any
 import click
 import httpx
 
-from stagecast.cli.api import OPERATOR_KEY
+from stagecast.cli.api import OPERATOR_KEY, spelt
 from stagecast.cli.audience import Audience, Tally, tastes
 from stagecast.http import parse_address
 from stagecast.tokens import load_keys
@@ -348,8 +347,7 @@ async def _watch_on(audience: Audience) -> None:
 
 
 def _next_steps(ready: dict[str, Any], event: str, audience: Audience, data: Path) -> None:
-    where = "" if data == Path(".stagecast").absolute() else f" --data {os.path.relpath(data)}"
-    stagecast = os.path.relpath(Path(sys.executable).with_name("stagecast"))
+    stagecast, where = spelt(data)
     keys = load_keys(data / "keys.json")
     token = keys.mint("you", "mine", [event], 24 * 3600, time.time(), random.SystemRandom())
     click.echo(f"""

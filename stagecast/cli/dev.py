@@ -21,7 +21,7 @@ from broadcaster.service import run_broadcaster
 from prefetch.service import run_prefetch
 from pushy.service import CannotStart, host_children, reserve
 from pushy.supervisor import Child, Supervisor
-from stagecast.cli.api import DEV_FILE, OPERATOR_KEY
+from stagecast.cli.api import DEV_FILE, OPERATOR_KEY, spelt
 from stagecast.cli.forward import Forward
 from stagecast.cli.logs import log_to_stderr
 from stagecast.cli.options import listening, settings_options, wants_echo
@@ -232,15 +232,16 @@ class _Announcement:
         if self._as_json:
             click.echo(json.dumps(said))
             return
+        stagecast, where = spelt(self._settings.data_dir)
         click.echo(f"""\
 Stagecast is up.
   HTTP     {said["http"]}   (operator's key: {self._settings.data_dir / OPERATOR_KEY})
   devices  {said["ws"]}
   admin    {said["admin"]}
 Try, in another terminal:
-  stagecast event create final --stages upcoming,live,ended
-  stagecast device watch final
-  stagecast event go final live
+  {stagecast} event create{where} final --stages upcoming,live,ended
+  {stagecast} device watch{where} final
+  {stagecast} event go{where} final live
 Ctrl-C stops it.""")
 
 

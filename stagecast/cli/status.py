@@ -19,7 +19,7 @@ def status(data: Path, url: str | None, admin: str | None) -> None:
     said = found_dev(data)
     admin = admin or (said["admin"] if said else "http://127.0.0.1:8082")
     api = find_api(data, url)
-    events = api.call("GET", "/v1/events")["events"]
+    events = list(api.pages("/v1/events", "events"))
     click.echo(f"API   {api.url}  up, {len(events)} events")
     try:
         ready = httpx.get(f"{admin}/readyz", timeout=5, trust_env=False)
