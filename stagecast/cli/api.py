@@ -24,6 +24,7 @@ class Api:
 
     def __init__(self, url: str, key: str) -> None:
         self.url = url
+        self.key = key
         self._http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=15, trust_env=False)
 
     def close(self) -> None:
