@@ -153,6 +153,10 @@ class Connection(asyncio.Protocol):
     def device(self) -> str:
         return self.claims.dev
 
+    @property
+    def app(self) -> str:
+        return self.session.app
+
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -32,14 +32,21 @@ class Outlet(Protocol):
     @property
     def device(self) -> str: ...
 
+    @property
+    def app(self) -> str:
+        """Of its hello, as the device says it."""
+        ...
+
 
 class Place:
     """One connection's seat at one event."""
 
-    __slots__ = ("acked", "at", "event", "index", "map", "outlet", "owes", "sent")
+    __slots__ = ("acked", "app", "at", "event", "index", "map", "outlet", "owes", "sent")
 
-    def __init__(self, outlet: Outlet, event: "Followed", order: Order) -> None:
+    def __init__(self, outlet: Outlet, event: "Followed", order: Order, app: str = "") -> None:
         self.outlet = outlet
+        self.app = app
+        """The label that it is counted under."""
         self.event = event
         self.index = 0
         self.sent = order
@@ -124,6 +131,7 @@ class Followed:
         """Since when nobody follows it."""
         self.began = now
         """When the fan-out under way began."""
-        self.orders: Counter[Order] = Counter()
+        self.orders: Counter[tuple[str, Order]] = Counter()
+        """By app and order."""
         self.maps: Counter[MapVersion | None] = Counter()
         self.told: dict[Order, tuple[float, Receipt]] = {}

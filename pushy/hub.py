@@ -11,7 +11,7 @@ from typing import Any
 
 from pushy.followed import ACK_ALL, HINT, IN_FLIGHT, NOWHERE, STATE, TALLIES_MAX, Followed, Outlet, Place, Tally
 from pushy.link import Hinted, Update
-from stagecast.receipts import Receipt, latency_bucket
+from stagecast.receipts import APPS_MAX, MAPS_MAX, OTHER_APP, AppCensus, Receipt, latency_bucket
 from stagecast.wire.frames import Ack, Position
 from stagecast.wire.sampling import ack_hash
 
@@ -31,6 +31,7 @@ class Hub:
         self._busy: deque[Followed] = deque()
         """Events with a lane under way, each taking its turn."""
         self._hashing: deque[Tally] = deque()
+        self._apps: dict[str, str] = {}
         self.deliveries = self.superseded = self.stale = self.hinted = self.refused_busy = self.sent = 0
         self.ahead = 0
         """Positions that were past their event's head: something went back, such as a store restored from a backup."""
@@ -94,7 +95,7 @@ class Hub:
             followed.waiters.pop(outlet, None)
             followed.idle = None
             if (place := self._place(outlet, position.e)) is None:
-                place = Place(outlet, followed, followed.order)
+                place = Place(outlet, followed, followed.order, self._label(outlet.app))
                 self._seat(place)
             else:
                 self._unmark(place)
@@ -157,6 +158,12 @@ class Hub:
         if not followed.places and not followed.waiters:
             followed.idle = now
 
+    def _label(self, app: str) -> str:
+        """What devices of this app are counted under: the first APPS_MAX apps by name, so that no device makes receipts grow."""
+        if len(self._apps) < APPS_MAX:
+            return self._apps.setdefault(app, app or OTHER_APP)
+        return self._apps.get(app, OTHER_APP)
+
     def _is_pending(self, place: Place) -> bool:
         return place.sent is not place.event.order or place.owes & (STATE | IN_FLIGHT) != 0
 
@@ -170,12 +177,15 @@ class Hub:
             self.ahead += 1
         place.at = at if at != NOWHERE else NOWHERE
         place.map = sys.intern(position.map) if position.map is not None else None  # one string for all who hold it
-        followed.orders[place.at] += 1
+        followed.orders[place.app, place.at] += 1
         followed.maps[place.map] += 1
 
     def _unmark(self, place: Place) -> None:
         followed = place.event
-        pairs: tuple[tuple[Counter[Any], Any], ...] = ((followed.orders, place.at), (followed.maps, place.map))
+        pairs: tuple[tuple[Counter[Any], Any], ...] = (
+            (followed.orders, (place.app, place.at)),
+            (followed.maps, place.map),
+        )
         for counter, key in pairs:
             counter[key] -= 1
             if not counter[key]:
@@ -388,7 +398,11 @@ class Hub:
         return out
 
     def _receipt(self, blank: Receipt, followed: Followed, tally: Tally) -> Receipt:
-        at_or_past = sum(count for order, count in followed.orders.items() if order >= tally.order)
+        apps: dict[str, list[int]] = {}
+        for (app, order), count in followed.orders.items():
+            sums = apps.setdefault(app, [0, 0])
+            sums[0] += count
+            sums[1] += count if order >= tally.order else 0
         holding = len(followed.places)
         if (wanted := followed.map) is not None:
             holding = sum(
@@ -402,8 +416,14 @@ class Hub:
             superseded=tally.superseded, closed=tally.closed,
             asked=tally.asked, switched=tally.switched, missing=tally.missing, ignored=tally.ignored,
             latency=dict(tally.latency),
-            subscribed=len(followed.places), at_or_past=at_or_past, holding=holding,
+            subscribed=len(followed.places), at_or_past=sum(at for _, at in apps.values()), holding=holding,
+            maps=_newest(followed.maps), apps={app: AppCensus(*sums) for app, sums in apps.items()},
         )  # fmt: skip
+
+
+def _newest(maps: Counter[str | None]) -> dict[str, int]:
+    versions = sorted((version for version in maps if version is not None), reverse=True)
+    return {version: maps[version] for version in versions[:MAPS_MAX]}
 
 
 def _same(one: Receipt, other: Receipt) -> bool:

@@ -20,6 +20,7 @@ class Socket:
 
     def __init__(self, device: str) -> None:
         self.device = device
+        self.app = "tv"
         self.full = False
         self.waiting: list[bytes] = []
         self.places: tuple[Place, ...] = ()

@@ -135,6 +135,7 @@ class Outlet:
 
     def __init__(self, device: str) -> None:
         self.device = device
+        self.app = "tv"
         self.unsent = False
         self.places: tuple[Place, ...] = ()
         self.welcomed = False

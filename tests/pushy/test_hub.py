@@ -9,7 +9,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from pushy.followed import Outlet, Place, Tally
 from pushy.hub import EVENTS_FOLLOWED_MAX, Hub
 from pushy.link import Hinted, Update
-from stagecast.receipts import Receipt
+from stagecast.receipts import APPS_MAX, MAPS_MAX, OTHER_APP, AppCensus, Receipt
 from stagecast.wire.frames import Ack, AckResult, Position
 from stagecast.wire.sampling import ack_hash
 
@@ -24,8 +24,9 @@ def state(e: str, seq: int, p: int = ALL, version: str | None = None, gen: int =
 class Pipe:
     """A connection that takes `room` frames before bytes wait in it; the frame that does not fit is with the transport."""
 
-    def __init__(self, device: str, room: int = 1_000_000) -> None:
+    def __init__(self, device: str, room: int = 1_000_000, app: str = "tv") -> None:
         self.device = device
+        self.app = app
         self.room = room
         self.unsent = False
         self.places: tuple[Place, ...] = ()
@@ -419,6 +420,8 @@ class HubMachine(RuleBasedStateMachine):
             at = [position for (_, event), position in self.where.items() if event == e]
             newest = self.hub._receipt(BLANK, self.hub._events[e], self.hub._events[e].tallies[-1])
             assert newest.subscribed == len(at) == newest.holding
+            assert sum(app.subscribed for app in newest.apps.values()) == newest.subscribed
+            assert sum(app.at_or_past for app in newest.apps.values()) == newest.at_or_past
             assert newest.at_or_past == sum(position >= (1, seq) for position in at)
         assert all(r.audience == r.written + r.pending + r.superseded + r.closed for r in found.values())
 
@@ -427,6 +430,32 @@ class HubMachine(RuleBasedStateMachine):
         for pipe in self.open:
             for e in self.heads:
                 assert pipe.states(e) == sorted(set(pipe.states(e)))
+
+
+def test_the_census_is_by_app_and_by_map() -> None:
+    """Devices of an app, and those of them that are there; holders of each map version, whichever is asked for."""
+    hub = make()
+    known(hub, seq=2)
+    versions = ("1764000000000-a", "1764000000001-b")
+    for n, (app, seq, version) in enumerate([("tv", 2, 0), ("tv", 1, 1), ("phone", 2, 1), ("", 2, None)]):
+        follow(hub, Pipe(f"d{n}", app=app), gen=1, seq=seq, version=None if version is None else versions[version])
+    got = receipts(hub)["e", 2]
+    assert got.apps == {"tv": AppCensus(2, 1), "phone": AppCensus(1, 1), OTHER_APP: AppCensus(1, 1)}
+    assert got.maps == {versions[0]: 1, versions[1]: 2}
+    assert (got.subscribed, got.at_or_past) == (4, 3)
+
+
+def test_labels_are_bounded() -> None:
+    """However many apps devices name, a receipt counts a few, and the rest together."""
+    hub = make()
+    known(hub)
+    for n in range(APPS_MAX + 20):
+        follow(hub, Pipe(f"d{n}", app=f"app-{n}"), gen=1, seq=1, version=f"17640000000{n:02}-a")
+    got = receipts(hub)["e", 1]
+    assert len(got.apps) == APPS_MAX + 1
+    assert got.apps[OTHER_APP].subscribed == 20
+    assert sum(app.subscribed for app in got.apps.values()) == got.subscribed
+    assert list(got.maps) == [f"17640000000{n:02}-a" for n in range(APPS_MAX + 19, APPS_MAX + 19 - MAPS_MAX, -1)]
 
 
 HubMachine.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
