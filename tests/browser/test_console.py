@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
@@ -40,8 +41,10 @@ async def test_from_creating_an_event_to_a_converged_transition(chromium: Browse
     screen switches too, the audit says who; then hold, resume and back."""
     async with screen(chromium, stage.http) as one, contextlib.AsyncExitStack() as audience:
         await one.sign_in(operator(stage))
-        await stage.create("story", *STAGES)
-        await one.page.get_by_role("link", name="Story").click()
+        await one.page.get_by_role("button", name="New event").click()
+        await one.dialog.get_by_label("Title").fill("Story")
+        await one.dialog.get_by_label("Plan").fill("\n".join(STAGES))
+        await one.dialog.get_by_role("button", name="Create").click()
         await one.on_air("upcoming")
         await one.shows("connected", ".panel .chip")
         devices = await audience.enter_async_context(stage.devices(200, "story"))
@@ -59,7 +62,7 @@ async def test_from_creating_an_event_to_a_converged_transition(chromium: Browse
         await one.press("h", "Enter")
         await one.shows("On hold: by hand", ".hold")
         await one.press("h", "Enter")
-        await one.page.locator(".hold").wait_for(state="hidden")
+        await one.page.locator(".hold", has_text="On hold").wait_for(state="hidden")
         await one.press("r", "Enter")
         await one.on_air("upcoming")
         await one.shows("On hold: reverted to upcoming", ".hold")
@@ -148,12 +151,14 @@ async def test_arming_and_shifting(chromium: Browser, stage: Running) -> None:
         {"stage": "ended", "after": "PT30M"},
     ]
     await stage.create("armed", *plan)
+    await stage_maps(stage, "armed")
     async with screen(chromium, stage.http) as one:
         await one.sign_in(operator(stage), "armed")
         await one.shows("NO-GO", ".verdict")
+        await one.shows("so nobody is known to hold the stage map", ".checks")
         await one.shows("Not armed: the plan waits for a person here", ".hold")
         await one.press("a", "Enter")
-        await one.shows("coverage", "dialog")
+        await one.shows("coverage:", "dialog")
         await one.dialog.get_by_label("Override").fill("rehearsed twice")
         await one.press("Enter")
         await one.shows("Armed: the plan fires it by itself", ".hold")
@@ -228,6 +233,9 @@ async def test_every_page_is_accessible_and_fits(
         await one.sign_in(operator(stage))
         await one.page.get_by_role("link", name=event.title()).wait_for()
         await fits(one)
+        await one.page.get_by_role("button", name="New event").click()
+        await fits(one)
+        await one.press("Escape")
         await one.page.get_by_role("link", name=event.title()).click()
         await one.shows("connected", ".panel .chip")
         await fits(one)
@@ -246,6 +254,22 @@ async def fits(one: Screen) -> None:
     assert await one.violations() == []
     wide, screen_ = await one.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     assert wide <= screen_
+
+
+async def stage_maps(stage: Running, event: str) -> None:
+    """A finished campaign: from now on devices should hold a map of this event."""
+    titles = "".join(
+        json.dumps({"id": f"t{i}", "title": f"Title {i}", "genres": ["football"]}) + "\n" for i in range(40)
+    )
+    for kind, lines in (("titles", titles), ("members", json.dumps({"id": "m-0", "genres": ["football"]}) + "\n")):
+        got = await stage.api.post(f"/v1/stage-maps/{event}/import?kind={kind}", content=lines)
+        assert got.is_success, got.text
+    await stage.call("POST", f"/v1/campaigns/{event}", {})
+
+    async def finished() -> bool:
+        return bool((await stage.call("GET", f"/v1/events/{event}/readiness"))["checks"][0]["ok"] is False)
+
+    await until(finished, "the campaign is over")
 
 
 def here(stage: Running) -> Settings:

@@ -43,10 +43,16 @@ export class Actions {
   go(stage) {
     const { kind, over } = move(this.#event, stage);
     const name = stage.toUpperCase();
-    const urgent = h("label", { class: "check", hidden: true }, h("input", { type: "checkbox", name: "urgent" }), "urgent: now, whatever the plan says");
+    const urgent = h(
+      "label",
+      { class: "check", hidden: true },
+      h("input", { type: "checkbox", name: "urgent" }),
+      "urgent: now, whatever the plan says",
+    );
     const lead = [h("p", { class: "from-to" }, h("span", {}, this.#event.stage), " → ", h("strong", {}, stage))];
     if (over.length) lead.push(h("p", {}, `Passes over ${over.join(", ")}: the plan will not go back there.`));
-    if (kind === "revert") lead.push(h("p", {}, "This goes back. The plan is on hold from then on, until you resume it."));
+    if (kind === "revert")
+      lead.push(h("p", {}, "This goes back. The plan is on hold from then on, until you resume it."));
     if (kind === "end") lead.push(h("p", {}, "This is the last stage of the plan: the event ends."));
     this.#judged({
       title: () => `Switch ${this.#audience} to ${name}`,
@@ -56,10 +62,18 @@ export class Actions {
       confirm: kind === "revert" ? `Go back to ${name}` : `Switch to ${name}`,
       tone: kind === "forward" ? "go" : "careful",
       send: async (form, waiting, { gen, seq }) => {
-        const body = { stage, if_gen: gen, if_seq: seq, urgent: form.elements.urgent.checked, reason: form.elements.reason.value.trim() };
+        const body = {
+          stage,
+          if_gen: gen,
+          if_seq: seq,
+          urgent: form.elements.urgent.checked,
+          reason: form.elements.reason.value.trim(),
+        };
         const got = await insist("POST", eventPath(this.#page.id, "/transitions"), body, waiting);
-        notice(`${name} accepted as seq ${got.seq}${got.log === "late" ? "; the log is late, devices get it as soon as it answers" : ""}`,
-          got.log === "late" ? "bad" : "good");
+        notice(
+          `${name} accepted as seq ${got.seq}${got.log === "late" ? "; the log is late, devices get it as soon as it answers" : ""}`,
+          got.log === "late" ? "bad" : "good",
+        );
       },
     });
   }
@@ -77,11 +91,21 @@ export class Actions {
   /** Asks which earlier stage first, if there are several. */
   revert() {
     const here = this.#event.plan.findIndex((planned) => planned.stage === this.#event.stage);
-    const earlier = this.#event.plan.slice(0, Math.max(here, 0)).map((planned) => planned.stage).reverse();
+    const earlier = this.#event.plan
+      .slice(0, Math.max(here, 0))
+      .map((planned) => planned.stage)
+      .reverse();
     if (earlier.length < 2) return earlier.forEach((stage) => this.go(stage));
     ask({
       title: "Go back to which stage?",
-      fields: [choice("Stage", "stage", earlier.map((stage) => [stage, stage]), earlier[0])],
+      fields: [
+        choice(
+          "Stage",
+          "stage",
+          earlier.map((stage) => [stage, stage]),
+          earlier[0],
+        ),
+      ],
       confirm: "Choose",
       send: (form) => this.#after(form.elements.stage.value),
       refused: () => null,
@@ -106,7 +130,9 @@ export class Actions {
 
   resume() {
     const next = upcoming(this.#event);
-    const what = next?.due ? `Next: ${next.stage} at ${moment(next.due, this.#page.clock.now())}.` : "No stage has a time now.";
+    const what = next?.due
+      ? `Next: ${next.stage} at ${moment(next.due, this.#page.clock.now())}.`
+      : "No stage has a time now.";
     this.#simple({
       title: () => `Resume the plan for ${this.#audience}`,
       lead: h("p", {}, `The plan fires again by itself. ${what}`),
@@ -122,17 +148,61 @@ export class Actions {
     const { revision } = this.#event;
     const later = stages(this.#event, this.#page.history).filter((stage) => stage.state === "ahead" && stage.due);
     if (!later.length) return notice("No later stage has a time to shift", "bad");
-    const minutes = field("Minutes", "minutes", { type: "number", step: "0.5", value: "5", required: true, min: "-1440", max: "1440" }, "negative: earlier");
+    const minutes = field(
+      "Minutes",
+      "minutes",
+      { type: "number", step: "0.5", value: "5", required: true, min: "-1440", max: "1440" },
+      "negative: earlier",
+    );
     const input = minutes.querySelector("input");
-    const from = choice("From stage", "from", later.map((stage) => [stage.name, stage.name]), later[0].name);
+    const from = choice(
+      "From stage",
+      "from",
+      later.map((stage) => [stage.name, stage.name]),
+      later[0].name,
+    );
     const times = h("ul", { class: "shifted" });
     const preview = () => {
       const start = later.findIndex((stage) => stage.name === from.querySelector("select").value);
-      times.replaceChildren(...later.slice(start).map((stage) =>
-        h("li", {}, h("span", {}, stage.name), h("span", {}, moment(stage.due, now), " → ", h("strong", {}, moment(stage.due + Number(input.value) * 60_000, now))))));
+      times.replaceChildren(
+        ...later
+          .slice(start)
+          .map((stage) =>
+            h(
+              "li",
+              {},
+              h("span", {}, stage.name),
+              h(
+                "span",
+                {},
+                moment(stage.due, now),
+                " → ",
+                h("strong", {}, moment(stage.due + Number(input.value) * 60_000, now)),
+              ),
+            ),
+          ),
+      );
     };
-    const steps = h("div", { class: "steps", role: "group", "aria-label": "Usual shifts" }, SHIFTS.map((step) =>
-      h("button", { type: "button", class: "button small", on: { click: () => { input.value = step; preview(); } } }, `${step > 0 ? "+" : "−"}${Math.abs(step)} min`)));
+    const steps = h(
+      "div",
+      { class: "steps", role: "group", "aria-label": "Usual shifts" },
+      SHIFTS.map((step) =>
+        h(
+          "button",
+          {
+            type: "button",
+            class: "button small",
+            on: {
+              click: () => {
+                input.value = step;
+                preview();
+              },
+            },
+          },
+          `${step > 0 ? "+" : "−"}${Math.abs(step)} min`,
+        ),
+      ),
+    );
     input.addEventListener("input", preview);
     from.addEventListener("change", preview);
     preview();
@@ -141,7 +211,11 @@ export class Actions {
       fields: [steps, minutes, from, times],
       confirm: "Shift",
       path: "/shift",
-      body: (form) => ({ by: isoMinutes(Number(form.elements.minutes.value)), from: form.elements.from.value, revision }),
+      body: (form) => ({
+        by: isoMinutes(Number(form.elements.minutes.value)),
+        from: form.elements.from.value,
+        revision,
+      }),
       said: "shifted",
     });
   }
@@ -152,10 +226,16 @@ export class Actions {
       return this.#simple({
         title: () => "Disarm",
         lead: h("p", {}, "The plan no longer fires its armed stages by itself."),
-        confirm: "Disarm", path: "/arm", body: () => ({ armed: false }), said: "disarmed",
+        confirm: "Disarm",
+        path: "/arm",
+        body: () => ({ armed: false }),
+        said: "disarmed",
       });
     }
-    const override = field("Override, because", "override", { maxlength: "200", placeholder: "a reason, for the audit" });
+    const override = field("Override, because", "override", {
+      maxlength: "200",
+      placeholder: "a reason, for the audit",
+    });
     const failed = h("div", {});
     override.hidden = true;
     this.#simple({
@@ -164,12 +244,22 @@ export class Actions {
       fields: [failed, override],
       confirm: "Arm",
       path: "/arm",
-      body: (form) => ({ armed: true, ...(form.elements.override.value.trim() ? { override: form.elements.override.value.trim() } : {}) }),
+      body: (form) => ({
+        armed: true,
+        ...(form.elements.override.value.trim() ? { override: form.elements.override.value.trim() } : {}),
+      }),
       said: "armed",
       refused: (error) => {
         const checks = error.body?.checks;
         if (!checks) return false;
-        failed.replaceChildren(h("p", { class: "bad" }, "No-go:"), h("ul", { class: "plain" }, checks.filter((check) => !check.ok).map((check) => h("li", {}, `${check.name}: ${check.text}`))));
+        failed.replaceChildren(
+          h("p", { class: "bad" }, "No-go:"),
+          h(
+            "ul",
+            { class: "plain" },
+            checks.filter((check) => !check.ok).map((check) => h("li", {}, `${check.name}: ${check.text}`)),
+          ),
+        );
         override.hidden = false;
         override.querySelector("input").required = true;
         override.querySelector("input").focus();
@@ -223,7 +313,9 @@ export class Actions {
     const entry = entries.find((one) => one.seq === head.seq);
     const name = head.stage.toUpperCase();
     const ago = duration(this.#page.clock.now() - head.ts);
-    const who = entry ? `was triggered by ${this.#page.session.id === entry.who ? `you (${entry.who})` : entry.who}` : "was triggered by somebody else";
+    const who = entry
+      ? `was triggered by ${this.#page.session.id === entry.who ? `you (${entry.who})` : entry.who}`
+      : "was triggered by somebody else";
     return {
       title: `${name} ${who} ${ago} ago`,
       detail: [

@@ -29,7 +29,13 @@ export async function answer(method, path, body, { key, signal, accept = "applic
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let got;
   try {
-    got = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body), signal, credentials: "same-origin" });
+    got = await fetch(path, {
+      method,
+      headers,
+      body: body === undefined ? undefined : JSON.stringify(body),
+      signal,
+      credentials: "same-origin",
+    });
   } catch (error) {
     if (signal?.aborted && signal.reason?.name !== "TimeoutError") throw error;
     throw new Unreachable("the broadcaster does not answer");
@@ -52,7 +58,11 @@ export async function insist(method, path, body, waiting) {
     } catch (error) {
       const again = error instanceof Unreachable || error.status === 503 || (error.status === 409 && error.retryAfter);
       if (!again || Date.now() > until) throw error;
-      waiting(error.status === 409 ? "less than a second after the last one: waiting a moment" : `${error.message}: trying again`);
+      waiting(
+        error.status === 409
+          ? "less than a second after the last one: waiting a moment"
+          : `${error.message}: trying again`,
+      );
       await pause(error.status === 409 ? 1000 * error.retryAfter : 500);
     }
   }
@@ -75,13 +85,17 @@ export function eventPath(id, part = "") {
 /** What this broadcaster can do: "POST /v1/events/{id}/shift", … by its own description. */
 export async function abilities() {
   const { paths } = await call("GET", "/openapi.json");
-  return new Set(Object.entries(paths).flatMap(([path, methods]) => Object.keys(methods).map((method) => `${method.toUpperCase()} ${path}`)));
+  return new Set(
+    Object.entries(paths).flatMap(([path, methods]) =>
+      Object.keys(methods).map((method) => `${method.toUpperCase()} ${path}`),
+    ),
+  );
 }
 
 /** All of an event's history after `seq`, oldest first. */
 export async function history(id, seq) {
   const found = [];
-  for (let after = seq; after !== null; ) {
+  for (let after = seq; after !== null;) {
     const page = await call("GET", eventPath(id, `/history?after=${after}`));
     found.push(...page.history);
     after = page.after;

@@ -15,8 +15,13 @@ export class Audit {
 
   constructor(page) {
     this.#page = page;
-    this.node = h("section", { class: "panel data", "aria-labelledby": "audit-title" },
-      h("div", { class: "panel-head" }, h("h2", { id: "audit-title" }, "Audit")), this.#rows, this.#more);
+    this.node = h(
+      "section",
+      { class: "panel data", "aria-labelledby": "audit-title" },
+      h("div", { class: "panel-head" }, h("h2", { id: "audit-title" }, "Audit")),
+      this.#rows,
+      this.#more,
+    );
   }
 
   /** Whatever changed, somebody did it: the audit has it. */
@@ -35,9 +40,10 @@ export class Audit {
   /** Where the broadcaster keeps an audit, all of it; else the accepted transitions. */
   async #lines() {
     const { id, history } = this.#page;
-    if (!this.#page.can(ABILITY)) return history.map((entry) => ({ ...entry, what: "transition", why: entry.reason, detail: "" }));
+    if (!this.#page.can(ABILITY))
+      return history.map((entry) => ({ ...entry, what: "transition", why: entry.reason, detail: "" }));
     const lines = [];
-    for (let after = ""; after !== null; ) {
+    for (let after = ""; after !== null;) {
       const page = await call("GET", eventPath(id, `/audit${after && `?after=${encodeURIComponent(after)}`}`));
       lines.push(...page.audit);
       after = page.after;
@@ -48,11 +54,29 @@ export class Audit {
   #draw(lines) {
     const { session, clock, id } = this.#page;
     renew(this.#rows, `${lines.length} ${lines.at(-1)?.ts} ${lines[0]?.ts}`, () =>
-      lines.slice(-ROWS).reverse().map((line) =>
-        h("li", { data: { what: line.what } },
-          h("span", { class: "audit-seq" }, count(line.seq)), h("strong", {}, line.what === "transition" ? line.stage : line.what),
-          h("time", { datetime: new Date(line.ts).toISOString() }, moment(line.ts, clock.now())),
-          h("span", { class: "audit-who" }, [line.who === session.id ? `${line.who} (you)` : line.who, line.why, line.detail].filter(Boolean).join(" · ")))));
-    say(this.#more, lines.length > ROWS ? `${count(lines.length - ROWS)} older ones: stagecast event history ${id}` : "");
+      lines
+        .slice(-ROWS)
+        .reverse()
+        .map((line) =>
+          h(
+            "li",
+            { data: { what: line.what } },
+            h("span", { class: "audit-seq" }, count(line.seq)),
+            h("strong", {}, line.what === "transition" ? line.stage : line.what),
+            h("time", { datetime: new Date(line.ts).toISOString() }, moment(line.ts, clock.now())),
+            h(
+              "span",
+              { class: "audit-who" },
+              [line.who === session.id ? `${line.who} (you)` : line.who, line.why, line.detail]
+                .filter(Boolean)
+                .join(" · "),
+            ),
+          ),
+        ),
+    );
+    say(
+      this.#more,
+      lines.length > ROWS ? `${count(lines.length - ROWS)} older ones: stagecast event history ${id}` : "",
+    );
   }
 }

@@ -40,7 +40,8 @@ export class Samples {
     const last = taken.at(-1);
     const same = last && SERIES.every(([name]) => last[name] === sample[name]);
     if (!same) taken.push(sample);
-    if (taken.length > SAMPLES_MAX) taken.splice(0, taken.length, ...taken.filter((_, place) => place % 2 === 0 || place === taken.length - 1));
+    if (taken.length > SAMPLES_MAX)
+      taken.splice(0, taken.length, ...taken.filter((_, place) => place % 2 === 0 || place === taken.length - 1));
     this.#states.delete(key);
     this.#states.set(key, taken);
     if (this.#states.size > KEPT) this.#states.delete(this.#states.keys().next().value);
@@ -50,7 +51,10 @@ export class Samples {
   seed(progress, recorded) {
     const seen = this.of(progress);
     const until = seen[0]?.seconds ?? Infinity;
-    this.#states.set(`${progress.gen}/${progress.seq}`, [...recorded.filter((sample) => sample.seconds < until), ...seen]);
+    this.#states.set(`${progress.gen}/${progress.seq}`, [
+      ...recorded.filter((sample) => sample.seconds < until),
+      ...seen,
+    ]);
   }
 
   of(progress) {
@@ -60,14 +64,19 @@ export class Samples {
 
 /** A state's recorded curve, of a report's stage, as samples. */
 export function recorded(stage) {
-  return stage.curve.map(([ms, subscribed, at_or_past, written, switched]) =>
-    ({ seconds: ms / 1000, ...shares({ subscribed, at_or_past, written, switched, audience: stage.audience, asked: stage.asked }) }));
+  return stage.curve.map(([ms, subscribed, at_or_past, written, switched]) => ({
+    seconds: ms / 1000,
+    ...shares({ subscribed, at_or_past, written, switched, audience: stage.audience, asked: stage.asked }),
+  }));
 }
 
 /** The whole seconds that the time axis ends at: as long as it moves, and a little longer. */
 export function span(samples, elapsed, settled) {
   const moving = settled ? (samples.at(-1)?.seconds ?? 0) * 1.2 : elapsed;
-  return [10, 15, 30, 60, 90, 120, 180, 300, 600, 1800, 3600, 7200, 14_400, 43_200].find((one) => one >= moving) ?? Math.ceil(moving / 86_400) * 86_400;
+  return (
+    [10, 15, 30, 60, 90, 120, 180, 300, 600, 1800, 3600, 7200, 14_400, 43_200].find((one) => one >= moving) ??
+    Math.ceil(moving / 86_400) * 86_400
+  );
 }
 
 export class Curve {
@@ -96,7 +105,10 @@ export class Curve {
     this.#drawGrid(end, x, y, width, height);
     for (const [name, line] of this.#lines) line.setAttribute("d", path(samples, name, Math.min(elapsed, end), x, y));
     const last = samples.at(-1);
-    say(this.#title, last ? SERIES.map(([name, text]) => `${text}: ${percent(last[name])}`).join(", ") : "nothing counted yet");
+    say(
+      this.#title,
+      last ? SERIES.map(([name, text]) => `${text}: ${percent(last[name])}`).join(", ") : "nothing counted yet",
+    );
   }
 
   #drawGrid(end, x, y, width, height) {
@@ -109,7 +121,12 @@ export class Curve {
     ]);
     const steps = width < 460 ? 2 : 5;
     const times = Array.from({ length: steps + 1 }, (_, place) => (end * place) / steps).map((seconds, place) =>
-      s("text", { x: x(seconds), y: height - 6, "text-anchor": place === steps ? "end" : place ? "middle" : "start" }, axisTime(seconds, end)));
+      s(
+        "text",
+        { x: x(seconds), y: height - 6, "text-anchor": place === steps ? "end" : place ? "middle" : "start" },
+        axisTime(seconds, end),
+      ),
+    );
     this.#grid.replaceChildren(...levels.flat(), ...times);
   }
 }
@@ -124,7 +141,8 @@ function axisTime(seconds, end) {
 function path(samples, name, until, x, y) {
   const known = samples.filter((sample) => sample[name] !== null);
   if (!known.length) return "";
-  const parts = samples[0].seconds < SEEN_FROM_START ? [`M${x(0)},${y(0)}`] : [`M${x(known[0].seconds)},${y(known[0][name])}`];
+  const parts =
+    samples[0].seconds < SEEN_FROM_START ? [`M${x(0)},${y(0)}`] : [`M${x(known[0].seconds)},${y(known[0][name])}`];
   for (const sample of known) parts.push(`H${x(sample.seconds).toFixed(1)}V${y(sample[name]).toFixed(1)}`);
   parts.push(`H${x(Math.max(until, known.at(-1).seconds)).toFixed(1)}`);
   return parts.join("");

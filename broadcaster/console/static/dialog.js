@@ -7,17 +7,23 @@ let serial = 0;
 /**
  * Opens a dialog.
  *
- *   title, lead, fields: what it says and asks · confirm: the button's text · tone: "go", "careful"
+ *   title, lead, fields: what it says and asks · confirm: the button's text · tone: "go", "careful" · focus: where it begins
  *   send(form, waiting): does it; what it raises is given to `refused(error)`, which answers with what to show instead
  *
  * Enter confirms, Escape leaves. Returns {node, closed: promise of true when it was done, retitle(), settle()}.
  */
-export function ask({ title, lead = [], fields = [], confirm, tone = "go", send, refused }) {
+export function ask({ title, lead = [], fields = [], confirm, tone = "go", focus = null, send, refused }) {
   const id = `dialog-${(serial += 1)}`;
   const heading = h("h2", { id }, title);
   const body = h("div", { class: "dialog-body" }, lead, fields);
   const status = h("p", { class: "dialog-status", role: "status" });
-  const yes = h("button", { type: "submit", class: "button strong", data: { tone }, autofocus: true }, confirm, " ", h("kbd", {}, "Enter"));
+  const yes = h(
+    "button",
+    { type: "submit", class: "button strong", data: { tone }, autofocus: true },
+    confirm,
+    " ",
+    h("kbd", {}, "Enter"),
+  );
   const no = h("button", { type: "button", class: "button" }, "Cancel ", h("kbd", {}, "Esc"));
   const form = h("form", { method: "dialog" }, heading, body, status, h("div", { class: "dialog-buttons" }, no, yes));
   const node = h("dialog", { class: "dialog", "aria-labelledby": id, data: { tone } }, form);
@@ -63,6 +69,7 @@ export function ask({ title, lead = [], fields = [], confirm, tone = "go", send,
   });
   document.body.append(node);
   node.showModal();
+  focus?.focus();
   return {
     node,
     closed,
@@ -73,13 +80,27 @@ export function ask({ title, lead = [], fields = [], confirm, tone = "go", send,
 
 /** A labelled input; what it says is in the form's data under `name`. */
 export function field(label, name, attributes = {}, hint = null) {
-  return h("label", { class: "field" }, h("span", {}, label), h("input", { name, autocomplete: "off", ...attributes }), hint && h("small", {}, hint));
+  return h(
+    "label",
+    { class: "field" },
+    h("span", {}, label),
+    h("input", { name, autocomplete: "off", ...attributes }),
+    hint && h("small", {}, hint),
+  );
 }
 
 /** A labelled choice of [value, text]. */
 export function choice(label, name, options, chosen) {
-  return h("label", { class: "field" }, h("span", {}, label),
-    h("select", { name }, options.map(([value, text]) => h("option", { value, selected: value === chosen }, text))));
+  return h(
+    "label",
+    { class: "field" },
+    h("span", {}, label),
+    h(
+      "select",
+      { name },
+      options.map(([value, text]) => h("option", { value, selected: value === chosen }, text)),
+    ),
+  );
 }
 
 /** Whether a dialog is open: then no shortcut counts. */

@@ -16,8 +16,13 @@ import { TimeLine } from "./timeline.js";
 import { Watch } from "./watch.js";
 
 const SHORTCUTS = [
-  ["G", "go to the next stage"], ["A", "arm or disarm"], ["H", "hold or resume the plan"], ["S", "shift later stages"],
-  ["R", "revert to an earlier stage"], ["E", "end"], ["?", "this list"],
+  ["G", "go to the next stage"],
+  ["A", "arm or disarm"],
+  ["H", "hold or resume the plan"],
+  ["S", "shift later stages"],
+  ["R", "revert to an earlier stage"],
+  ["E", "end"],
+  ["?", "this list"],
 ];
 const KEYS = "stagecast.shortcuts";
 
@@ -41,7 +46,10 @@ export class EventPage {
     this.id = id;
     this.node = h("div", { class: "page" }, h("p", { class: "alone" }, "loading …"));
     shell.title(id);
-    this.#watch = new Watch(id, { data: (event, progress) => this.#data(event, progress), ended: (status) => this.#ended(status) });
+    this.#watch = new Watch(id, {
+      data: (event, progress) => this.#data(event, progress),
+      ended: (status) => this.#ended(status),
+    });
   }
 
   get session() {
@@ -71,7 +79,10 @@ export class EventPage {
   /** Looks at once, without waiting for what the watch tells next; if nobody answers, the watch tells it later. */
   async look() {
     try {
-      const [event, progress] = await Promise.all([call("GET", eventPath(this.id)), call("GET", eventPath(this.id, "/progress"))]);
+      const [event, progress] = await Promise.all([
+        call("GET", eventPath(this.id)),
+        call("GET", eventPath(this.id, "/progress")),
+      ]);
       await this.#data(event, progress);
     } catch (error) {
       if (!(error instanceof Unreachable || error instanceof Problem)) throw error;
@@ -80,7 +91,8 @@ export class EventPage {
 
   tick() {
     const { fresh, age } = this.#watch;
-    if (this.event) this.#shell.connection(fresh ? "live" : "stale", fresh ? "Live" : `Reconnecting · data is ${duration(age)} old`);
+    if (this.event)
+      this.#shell.connection(fresh ? "live" : "stale", fresh ? "Live" : `Reconnecting · data is ${duration(age)} old`);
     for (const panel of this.#panels) panel.tick?.();
   }
 
@@ -115,26 +127,60 @@ export class EventPage {
     this.#abilities = await abilities().catch(() => new Set());
     await this.#read(false);
     this.#onAir = new OnAir(this, this.#actions);
-    const [timeLine, landing, hosts, readiness, preview, audit] =
-      [new TimeLine(this, this.#actions), new Landing(this), new Hosts(this), new Readiness(this), new Preview(this), new Audit(this)];
+    const [timeLine, landing, hosts, readiness, preview, audit] = [
+      new TimeLine(this, this.#actions),
+      new Landing(this),
+      new Hosts(this),
+      new Readiness(this),
+      new Preview(this),
+      new Audit(this),
+    ];
     this.#panels = [this.#onAir, timeLine, landing, hosts, readiness, preview, audit];
     this.node.replaceChildren(
-      h("div", { class: "page-head" }, h("h1", {}, this.event.title), h("span", { class: "quiet" }, this.id), h("span", { class: "gap" }),
-        this.session.scope === "operator" ? h("button", { type: "button", class: "button small", on: { click: () => this.#help() } }, "Shortcuts ", h("kbd", { "aria-hidden": "true" }, "?")) : null),
-      this.#onAir.node, timeLine.node,
-      h("div", { class: "columns" }, h("div", { class: "column" }, landing.node, hosts.node), h("div", { class: "column narrow" }, readiness.node, preview.node, audit.node)),
+      h(
+        "div",
+        { class: "page-head" },
+        h("h1", {}, this.event.title),
+        h("span", { class: "quiet" }, this.id),
+        h("span", { class: "gap" }),
+        this.session.scope === "operator"
+          ? h(
+              "button",
+              { type: "button", class: "button small", on: { click: () => this.#help() } },
+              "Shortcuts ",
+              h("kbd", { "aria-hidden": "true" }, "?"),
+            )
+          : null,
+      ),
+      this.#onAir.node,
+      timeLine.node,
+      h(
+        "div",
+        { class: "columns" },
+        h("div", { class: "column" }, landing.node, hosts.node),
+        h("div", { class: "column narrow" }, readiness.node, preview.node, audit.node),
+      ),
     );
   }
 
   #ended(status) {
     if (status === 401) return this.#shell.signedOut();
     this.#shell.connection(null);
-    this.node.replaceChildren(h("div", { class: "alone" }, h("h1", {}, "No such event"), h("p", {}, `There is no event “${this.id}” here.`), h("p", {}, h("a", { href: "/console/" }, "All events"))));
+    this.node.replaceChildren(
+      h(
+        "div",
+        { class: "alone" },
+        h("h1", {}, "No such event"),
+        h("p", {}, `There is no event “${this.id}” here.`),
+        h("p", {}, h("a", { href: "/console/" }, "All events")),
+      ),
+    );
   }
 
   #shortcut(pressed) {
     const typing = pressed.target.closest?.("input, select, textarea");
-    if (asking() || typing || pressed.repeat || pressed.ctrlKey || pressed.metaKey || pressed.altKey || !this.#onAir) return;
+    if (asking() || typing || pressed.repeat || pressed.ctrlKey || pressed.metaKey || pressed.altKey || !this.#onAir)
+      return;
     if (pressed.key === "?") return this.#help();
     if (localStorage.getItem(KEYS) === "off") return;
     const button = this.#onAir.press(pressed.key.toUpperCase());
@@ -149,8 +195,20 @@ export class EventPage {
     ask({
       title: "Shortcuts",
       lead: [
-        h("dl", { class: "keys" }, SHORTCUTS.flatMap(([key, text]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, text)])),
-        h("p", {}, "Each asks before anything happens: ", h("kbd", {}, "Enter"), " confirms, ", h("kbd", {}, "Esc"), " leaves."),
+        h(
+          "dl",
+          { class: "keys" },
+          SHORTCUTS.flatMap(([key, text]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, text)]),
+        ),
+        h(
+          "p",
+          {},
+          "Each asks before anything happens: ",
+          h("kbd", {}, "Enter"),
+          " confirms, ",
+          h("kbd", {}, "Esc"),
+          " leaves.",
+        ),
         h("label", { class: "check" }, off, "letters are shortcuts on this device"),
       ],
       confirm: "OK",

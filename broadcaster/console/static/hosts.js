@@ -15,13 +15,22 @@ export class Hosts {
 
   constructor(page) {
     this.#page = page;
-    this.node = h("section", { class: "panel data", "aria-labelledby": "hosts-title" },
-      h("div", { class: "panel-head" }, h("h2", { id: "hosts-title" }, "Hosts"), this.#summary), this.#rows, this.#appsHead, this.#apps);
+    this.node = h(
+      "section",
+      { class: "panel data", "aria-labelledby": "hosts-title" },
+      h("div", { class: "panel-head" }, h("h2", { id: "hosts-title" }, "Hosts"), this.#summary),
+      this.#rows,
+      this.#appsHead,
+      this.#apps,
+    );
   }
 
   update() {
     const { progress } = this.#page;
-    say(this.#summary, `${counted(progress.hosts, "host")} reporting${progress.silent ? `, ${count(progress.silent)} silent` : ""}`);
+    say(
+      this.#summary,
+      `${counted(progress.hosts, "host")} reporting${progress.silent ? `, ${count(progress.silent)} silent` : ""}`,
+    );
     const hosts = parts(progress.by_host);
     const apps = parts(progress.by_app);
     renew(this.#rows, JSON.stringify(hosts), () => rows(hosts, "host"));
@@ -45,7 +54,10 @@ export function parts(given) {
         silent: Boolean(part.silent_since ?? false),
       };
     })
-    .sort((one, other) => Number(other.silent) - Number(one.silent) || share(one) - share(other) || one.name.localeCompare(other.name));
+    .sort(
+      (one, other) =>
+        Number(other.silent) - Number(one.silent) || share(one) - share(other) || one.name.localeCompare(other.name),
+    );
 }
 
 function share({ whole, done }) {
@@ -56,11 +68,22 @@ function rows(found, kind) {
   const shown = found.slice(0, ROWS).map((part) => {
     const fill = h("span", { class: "fill" });
     fill.style.width = `${100 * share(part)}%`; // the policy forbids inline styles in markup, not this
-    return h("li", { data: { state: part.silent ? "silent" : share(part) >= 0.999 ? "well" : "behind" } },
-      h("span", { class: "host-name" }, part.name), h("span", { class: "track", "aria-hidden": "true" }, fill),
+    return h(
+      "li",
+      { data: { state: part.silent ? "silent" : share(part) >= 0.999 ? "well" : "behind" } },
+      h("span", { class: "host-name" }, part.name),
+      h("span", { class: "track", "aria-hidden": "true" }, fill),
       h("span", { class: "host-share" }, percent(part.whole ? share(part) : null)),
-      h("span", { class: "host-count" }, `${count(part.done)} of ${count(part.whole)}${part.silent ? ", silent" : ""}`));
+      h("span", { class: "host-count" }, `${count(part.done)} of ${count(part.whole)}${part.silent ? ", silent" : ""}`),
+    );
   });
-  if (found.length > ROWS) shown.push(h("li", { class: "quiet" }, `and ${counted(found.length - ROWS, kind)} that ${found.length - ROWS === 1 ? "is" : "are"} no worse`));
+  if (found.length > ROWS)
+    shown.push(
+      h(
+        "li",
+        { class: "quiet" },
+        `and ${counted(found.length - ROWS, kind)} that ${found.length - ROWS === 1 ? "is" : "are"} no worse`,
+      ),
+    );
   return shown;
 }

@@ -31,16 +31,42 @@ export class Landing {
 
   constructor(page) {
     this.#page = page;
-    const figures = SERIES.slice(1).reverse().map(([name, text]) => this.#figure(name, text));
-    const legend = h("ul", { class: "legend", "aria-hidden": "true" }, SERIES.map(([name, text]) => h("li", { data: { series: name } }, text)));
-    this.node = h("section", { class: "panel data", "aria-labelledby": "landing-title" },
-      h("div", { class: "panel-head" }, h("h2", { id: "landing-title" }, "Did they get it?"), this.#badge, h("span", { class: "gap" }), this.#what),
+    const figures = SERIES.slice(1)
+      .reverse()
+      .map(([name, text]) => this.#figure(name, text));
+    const legend = h(
+      "ul",
+      { class: "legend", "aria-hidden": "true" },
+      SERIES.map(([name, text]) => h("li", { data: { series: name } }, text)),
+    );
+    this.node = h(
+      "section",
+      { class: "panel data", "aria-labelledby": "landing-title" },
+      h(
+        "div",
+        { class: "panel-head" },
+        h("h2", { id: "landing-title" }, "Did they get it?"),
+        this.#badge,
+        h("span", { class: "gap" }),
+        this.#what,
+      ),
       h("div", { class: "figures" }, figures),
-      h("div", { class: "chart" }, this.#curve.node), legend,
-      h("h3", {}, "Audience ", this.#audience), this.#bar, h("dl", { class: "parts" }, PARTS.map(([name, text, meaning]) => this.#part(name, text, meaning))),
-      h("div", { class: "halves" },
+      h("div", { class: "chart" }, this.#curve.node),
+      legend,
+      h("h3", {}, "Audience ", this.#audience),
+      this.#bar,
+      h(
+        "dl",
+        { class: "parts" },
+        PARTS.map(([name, text, meaning]) => this.#part(name, text, meaning)),
+      ),
+      h(
+        "div",
+        { class: "halves" },
         h("div", {}, h("h3", {}, "From arrival to switched"), this.#latency, this.#reachedHead, this.#reached),
-        h("div", {}, h("h3", {}, "What is missing, and why"), this.#missing)));
+        h("div", {}, h("h3", {}, "What is missing, and why"), this.#missing),
+      ),
+    );
   }
 
   #figure(name, text) {
@@ -69,7 +95,10 @@ export class Landing {
     this.#updateFigures(progress);
     this.#updateParts(progress);
     quantiles(this.#latency, Object.entries(progress.latency_ms));
-    quantiles(this.#reached, Object.entries(progress.reached_ms ?? {}).map(([name, ms]) => [`${name} %`, ms]));
+    quantiles(
+      this.#reached,
+      Object.entries(progress.reached_ms ?? {}).map(([name, ms]) => [`${name} %`, ms]),
+    );
     show(this.#reachedHead, progress.reached_ms);
     show(this.#reached, progress.reached_ms);
     const gaps = missing(progress);
@@ -98,8 +127,17 @@ export class Landing {
   #updateFigures(progress) {
     const { there, switched } = shares(progress);
     const without = progress.missing > 0 ? `, ${count(progress.missing)} without a payload` : "";
-    const asked = progress.asked > 0 ? `${count(progress.switched)} of ${count(progress.asked)} asked${without}` : "no device is asked for this stage";
-    this.#set("there", there, progress.subscribed ? `${count(progress.at_or_past)} of ${counted(progress.subscribed, "device")} connected now` : "no device is connected");
+    const asked =
+      progress.asked > 0
+        ? `${count(progress.switched)} of ${count(progress.asked)} asked${without}`
+        : "no device is asked for this stage";
+    this.#set(
+      "there",
+      there,
+      progress.subscribed
+        ? `${count(progress.at_or_past)} of ${counted(progress.subscribed, "device")} connected now`
+        : "no device is connected",
+    );
     this.#set("switched", switched, interval(progress, asked));
   }
 
@@ -120,7 +158,9 @@ export class Landing {
 }
 
 function quantiles(list, found) {
-  renew(list, JSON.stringify(found), () => found.map(([name, ms]) => h("div", {}, h("dt", {}, name), h("dd", {}, latency(ms)))));
+  renew(list, JSON.stringify(found), () =>
+    found.map(([name, ms]) => h("div", {}, h("dt", {}, name), h("dd", {}, latency(ms)))),
+  );
 }
 
 /** How sure a sample makes: 95 % confidence. */
@@ -135,15 +175,40 @@ export function missing(progress) {
   const say_ = (number, tone, text) => number > 0 && found.push([tone, text]);
   const behind = progress.subscribed - progress.at_or_past;
   const rest = progress.asked - progress.switched - progress.missing - progress.ignored;
-  say_(progress.pending, "warn", `${counted(progress.pending, "device")} can't take it yet: their connection is slow; each gets the newest stage as soon as it can`);
-  say_(progress.missing, "bad", `${counted(progress.missing, "device")} took the stage and hold no payload for it: they have no stage map with this stage or a default`);
-  say_(progress.closed, "info", `${counted(progress.closed, "connection")} ended before it was sent; the stage comes with the welcome when they are back`);
+  say_(
+    progress.pending,
+    "warn",
+    `${counted(progress.pending, "device")} can't take it yet: their connection is slow; each gets the newest stage as soon as it can`,
+  );
+  say_(
+    progress.missing,
+    "bad",
+    `${counted(progress.missing, "device")} took the stage and hold no payload for it: they have no stage map with this stage or a default`,
+  );
+  say_(
+    progress.closed,
+    "info",
+    `${counted(progress.closed, "connection")} ended before it was sent; the stage comes with the welcome when they are back`,
+  );
   say_(progress.superseded, "info", `${counted(progress.superseded, "device")} got a newer stage instead`);
   say_(progress.ignored, "info", `${counted(progress.ignored, "device")} had it already`);
-  say_(progress.silent, "bad", `${counted(progress.silent, "host")} silent for 15 s: ${progress.silent === 1 ? "its" : "their"} devices count as not there`);
+  say_(
+    progress.silent,
+    "bad",
+    `${counted(progress.silent, "host")} silent for 15 s: ${progress.silent === 1 ? "its" : "their"} devices count as not there`,
+  );
   say_(rest, "info", `${counted(rest, "asked device")} ${rest === 1 ? "has" : "have"} not answered yet`);
   say_(behind, "info", `${counted(behind, "device")} not confirmed by the census yet; it takes 45 s at most`);
-  say_(progress.subscribed - progress.holding, "warn", `${counted(progress.subscribed - progress.holding, "device")} without the stage map that this stage asks for`);
-  if (!found.length) found.push(progress.subscribed ? ["good", "Nothing: every connected device is there"] : ["info", "No device follows this event now"]);
+  say_(
+    progress.subscribed - progress.holding,
+    "warn",
+    `${counted(progress.subscribed - progress.holding, "device")} without the stage map that this stage asks for`,
+  );
+  if (!found.length)
+    found.push(
+      progress.subscribed
+        ? ["good", "Nothing: every connected device is there"]
+        : ["info", "No device follows this event now"],
+    );
   return found;
 }

@@ -19,10 +19,21 @@ const crumb = h("span", { class: "crumb" });
 let session = null;
 let view = null;
 
-document.getElementById("bar").append(
-  h("a", { class: "brand", href: "/console/", "aria-label": "Stagecast: all events" }, h("img", { src: "/console/static/icon.svg", alt: "", width: "24", height: "24" }), h("span", { class: "brand-name" }, "Stagecast")),
-  crumb, h("span", { class: "gap" }), connection, time, h("span", { class: "me" }, who, out),
-);
+document
+  .getElementById("bar")
+  .append(
+    h(
+      "a",
+      { class: "brand", href: "/console/", "aria-label": "Stagecast: all events" },
+      h("img", { src: "/console/static/icon.svg", alt: "", width: "24", height: "24" }),
+      h("span", { class: "brand-name" }, "Stagecast"),
+    ),
+    crumb,
+    h("span", { class: "gap" }),
+    connection,
+    time,
+    h("span", { class: "me" }, who, out),
+  );
 
 /** What views may ask of the page. */
 const shell = {

@@ -33,15 +33,42 @@ export class OnAir {
     for (const [id, text, shortcut, ability] of BUTTONS) {
       if (!page.can(ability)) continue;
       const label = h("span", {}, text);
-      const button = h("button", { type: "button", class: id === "next" ? "button go" : "button", data: { action: id }, "aria-keyshortcuts": shortcut, on: { click: () => actions[id]() } },
-        label, h("kbd", { "aria-hidden": "true" }, shortcut));
+      const button = h(
+        "button",
+        {
+          type: "button",
+          class: id === "next" ? "button go" : "button",
+          data: { action: id },
+          "aria-keyshortcuts": shortcut,
+          on: { click: () => actions[id]() },
+        },
+        label,
+        h("kbd", { "aria-hidden": "true" }, shortcut),
+      );
       this.#buttons.set(id, { button, label, shortcut });
     }
-    const controls = this.#buttons.size ? h("div", { class: "controls", role: "group", "aria-label": "Controls" }, [...this.#buttons.values()].map((one) => one.button)) : null;
-    this.node = h("section", { class: "onair data", "aria-label": "On air" },
+    const controls = this.#buttons.size
+      ? h(
+          "div",
+          { class: "controls", role: "group", "aria-label": "Controls" },
+          [...this.#buttons.values()].map((one) => one.button),
+        )
+      : null;
+    this.node = h(
+      "section",
+      { class: "onair data", "aria-label": "On air" },
       h("div", { class: "tally" }, h("h2", { class: "label" }, "On air"), this.#stage, this.#since),
-      h("div", { class: "next" }, this.#nextLabel, h("div", { class: "next-line" }, this.#nextStage, this.#countdown), this.#nextTime, this.#hold),
-      controls ?? h("p", { class: "controls quiet" }, "You are signed in as a viewer: this page shows, and changes nothing."));
+      h(
+        "div",
+        { class: "next" },
+        this.#nextLabel,
+        h("div", { class: "next-line" }, this.#nextStage, this.#countdown),
+        this.#nextTime,
+        this.#hold,
+      ),
+      controls ??
+        h("p", { class: "controls quiet" }, "You are signed in as a viewer: this page shows, and changes nothing."),
+    );
   }
 
   /** The button of a shortcut, if it can be pressed now. */
@@ -60,18 +87,30 @@ export class OnAir {
     const go = following(event);
     for (const [id, { button, label }] of this.#buttons) {
       const here = event.plan.findIndex((planned) => planned.stage === event.stage);
-      const can = { next: go, hold: !event.hold, resume: event.hold, revert: here > 0, end: go, shift: go, arm: event.armed || event.plan.some((planned, place) => planned.armed && place > here) };
-      if (id === "hold" || id === "resume" || id === "arm") show(button, can[id] && !over);
+      const can = {
+        next: go,
+        hold: !event.hold,
+        resume: event.hold,
+        revert: here > 0,
+        end: go,
+        shift: go,
+        arm: event.armed || event.plan.some((planned, place) => planned.armed && place > here),
+      };
+      if (id === "hold") show(button, !event.hold);
+      if (id === "resume") show(button, event.hold);
       button.disabled = !can[id] || over;
       if (id === "next") say(label, go ? `Go to ${go}` : "No later stage");
       if (id === "arm") say(label, event.armed ? "Disarm" : "Arm");
     }
     const waits = upcoming(event)?.why === NOT_ARMED && !event.hold && !over;
-    show(this.#hold, event.hold || event.armed || waits);
     this.#hold.dataset.armed = String(Boolean(event.armed && !event.hold));
     if (waits) say(this.#hold, "Not armed: the plan waits for a person here");
-    else if (!event.hold) say(this.#hold, "Armed: the plan fires it by itself");
-    if (event.hold) say(this.#hold, `On hold: ${event.hold.why} · by ${event.hold.by}, ${moment(event.hold.at, this.#page.clock.now())}`);
+    else if (!event.hold) say(this.#hold, event.armed ? "Armed: the plan fires it by itself" : "");
+    else
+      say(
+        this.#hold,
+        `On hold: ${event.hold.why} · by ${event.hold.by}, ${moment(event.hold.at, this.#page.clock.now())}`,
+      );
     this.tick();
   }
 
@@ -85,8 +124,9 @@ export class OnAir {
     say(this.#nextStage, next ? next.stage : (following(event) ?? "–"));
     const waits = next?.due && !event.hold && next.why !== NOT_ARMED;
     say(this.#countdown, waits ? countdown(next.due - now) : "");
-    if (next?.due) say(this.#nextTime, next.due < now ? `was due ${moment(next.due, now)}` : `at ${moment(next.due, now)}`);
-    else say(this.#nextTime, next ? next.why : (following(event) ? "by hand" : "the plan is at its end"));
+    if (next?.due)
+      say(this.#nextTime, next.due < now ? `was due ${moment(next.due, now)}` : `at ${moment(next.due, now)}`);
+    else say(this.#nextTime, next ? next.why : following(event) ? "by hand" : "the plan is at its end");
     this.#countdown.dataset.soon = String(Boolean(waits && next.due - now < 60_000));
   }
 }

@@ -71,7 +71,11 @@ export function move(event, stage) {
 /** What the plan does next by itself: {stage, due: ms or null, why} or null. */
 export function upcoming(event) {
   if (!event.next) return null;
-  return { stage: event.next.stage, due: event.next.due ? Date.parse(event.next.due) : null, why: event.next.why ?? null };
+  return {
+    stage: event.next.stage,
+    due: event.next.due ? Date.parse(event.next.due) : null,
+    why: event.next.why ?? null,
+  };
 }
 
 /** Whether a head is another than the one that was shown. */

@@ -14,8 +14,18 @@ export class Readiness {
 
   constructor(page) {
     this.#page = page;
-    this.node = h("section", { class: "panel data", "aria-labelledby": "readiness-title", hidden: true },
-      h("div", { class: "panel-head" }, h("h2", { id: "readiness-title" }, "Go / no-go"), h("span", { class: "gap" }), this.#verdict), this.#checks);
+    this.node = h(
+      "section",
+      { class: "panel data", "aria-labelledby": "readiness-title", hidden: true },
+      h(
+        "div",
+        { class: "panel-head" },
+        h("h2", { id: "readiness-title" }, "Go / no-go"),
+        h("span", { class: "gap" }),
+        this.#verdict,
+      ),
+      this.#checks,
+    );
     if (page.can("GET /v1/events/{id}/readiness")) this.#look();
   }
 
@@ -31,8 +41,17 @@ export class Readiness {
       const found = await call("GET", eventPath(this.#page.id, "/readiness"));
       say(this.#verdict, found.go ? "GO" : "NO-GO");
       this.#verdict.dataset.go = String(found.go);
-      renew(this.#checks, JSON.stringify(found.checks), () => found.checks.map((check) =>
-        h("li", { data: { ok: String(check.ok) } }, h("span", { class: "mark", role: "img", "aria-label": check.ok ? "go" : "no-go" }, check.ok ? "✓" : "✕"), h("span", { class: "check-name" }, check.name), h("span", { class: "check-text" }, check.text))));
+      renew(this.#checks, JSON.stringify(found.checks), () =>
+        found.checks.map((check) =>
+          h(
+            "li",
+            { data: { ok: String(check.ok) } },
+            h("span", { class: "mark", role: "img", "aria-label": check.ok ? "go" : "no-go" }, check.ok ? "✓" : "✕"),
+            h("span", { class: "check-name" }, check.name),
+            h("span", { class: "check-text" }, check.text),
+          ),
+        ),
+      );
       show(this.node, true);
     } catch (error) {
       if (error.status === 404 || error.status === 405) return show(this.node, false);

@@ -42,7 +42,7 @@ export class Watch {
   }
 
   async run() {
-    for (let failures = 0; !this.#over.signal.aborted; ) {
+    for (let failures = 0; !this.#over.signal.aborted;) {
       try {
         await (this.#streams ? this.#stream() : this.#poll());
         failures = 0;
@@ -73,7 +73,10 @@ export class Watch {
     const signal = AbortSignal.any([this.#over.signal, silence.signal]);
     let timer = setTimeout(() => silence.abort(), UNANSWERED);
     try {
-      const got = await answer("GET", eventPath(this.#id, "/progress"), undefined, { signal, accept: "text/event-stream" });
+      const got = await answer("GET", eventPath(this.#id, "/progress"), undefined, {
+        signal,
+        accept: "text/event-stream",
+      });
       if (!got.headers.get("Content-Type")?.startsWith("text/event-stream")) {
         this.#streams = false;
         await this.#poll();
