@@ -111,8 +111,13 @@ class Server:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """SIGSTOP: it is silent with its sockets open, as in a network partition."""
+        """SIGSTOP, and waits until every thread has stopped: it is silent with its sockets open, as in a network partition."""
         self._process.signal(signal.SIGSTOP)
+        deadline = time.monotonic() + END_TIMEOUT
+        while not _stopped(self.pid):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{self.url} did not stop")
+            time.sleep(0.005)
 
     def cont(self) -> None:
         """SIGCONT, after `stop`."""
@@ -122,6 +127,16 @@ class Server:
         """Ends it for good."""
         self.kill()
         self._process.remove()
+
+
+def _stopped(pid: int | None) -> bool:
+    """Whether all of a process's threads are stopped: the kernel tells a busy process's threads one after the other."""
+    if pid is None:
+        return True
+    states = (
+        task.joinpath("stat").read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").iterdir()
+    )
+    return all(state in "tT" for state in states)
 
 
 def free_ports(count: int) -> list[int]:
