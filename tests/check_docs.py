@@ -17,9 +17,17 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from broadcaster.service import compose
 from prefetch.metrics import Metrics as PrefetchMetrics
+from pushy.admission import REMEMBERED_MAX
 from pushy.catalogue import FEED, WORKER
+from pushy.handshake import FIELDS_MAX, REQUEST_BYTES_MAX
+from pushy.hub import EVENTS_FOLLOWED_MAX
+from pushy.limits import PENDING_MAX, PENDING_PER_ADDRESS
+from pushy.metrics import SERIES_MAX
+from pushy.rfc6455 import Limits
+from pushy.worker import Options
 from stagecast.broadcast import BROADCAST_BYTES_MAX
 from stagecast.clock import SystemClock
+from stagecast.http import BODY_MAX
 from stagecast.settings import PREFIX, Settings
 from stagecast.wire import frames
 from stagecast.wire.closing import CloseCode, come_back
@@ -103,6 +111,37 @@ def limits() -> str:
     return table("what|at most", iter(rows))
 
 
+def defences() -> str:
+    """What a client may cost a worker, each figure from where it is kept."""
+    worker, frame, default = Options(), Limits(frames.DEVICE_FRAME_BYTES_MAX), Settings()
+    rows = [
+        ("handshake request", f"{REQUEST_BYTES_MAX // 1024} KiB, {FIELDS_MAX} fields", "400"),
+        ("TCP connection to whole request", f"{worker.handshake_deadline:g} s, however it drips in", "cut"),
+        ("upgrade to `hello`", f"{worker.hello_deadline:g} s", "4008"),
+        ("message", f"{frame.message // 1024} KiB, by its declared length", "1009"),
+        ("frames of one message", f"{frame.fragments}, empty ones too", "1009"),
+        ("frames in one read", str(frame.burst), "1008"),
+        (
+            "messages, pings and pongs, acks not asked for",
+            f"{frames.MESSAGES_MAX} per {frames.MESSAGES_WINDOW:g} s",
+            "4029",
+        ),
+        ("events of one connection", str(frames.EVENTS_MAX), "`too_many_events`"),
+        ("events of one worker", f"{EVENTS_FOLLOWED_MAX:,}", "`unavailable`"),
+        ("sessions of one worker", f"`connections` ({default.connections:,})", "503 with `Retry-After`"),
+        ("TCP connections of one worker", f"`connections` + {PENDING_MAX:,}", "cut"),
+        ("sessions of one address", "`connections_per_address` (0: no limit)", "503 with `Retry-After`"),
+        ("TCP connections of one address", f"2 × `connections_per_address` + {PENDING_PER_ADDRESS}", "cut"),
+        ("unsent bytes without progress", f"{worker.slow_after:g} s; nothing is read meanwhile", "4002"),
+        ("silence", f"{default.ping * frames.SILENCE_FACTOR:g} s at the default `ping`", "4008"),
+        ("life of a connection", f"`lifetime` ({default.lifetime:g} s)", "4001"),
+        ("tokens whose check is remembered, per worker", f"{REMEMBERED_MAX:,}, the oldest go", ""),
+        ("body of an API request", f"{BODY_MAX >> 20} MiB", "413"),
+        ("metric series of one worker", f"{SERIES_MAX:,}", "not shown"),
+    ]
+    return table("what|at most|over it", iter(rows))
+
+
 def settings() -> str:
     info = type_info(Settings)
     assert isinstance(info, StructType)
@@ -148,6 +187,7 @@ MADE: dict[str, Callable[[], str]] = {
     "node-frames": node_frames,
     "close-codes": close_codes,
     "limits": limits,
+    "defences": defences,
     "settings": settings,
     "metrics": metrics,
 }
