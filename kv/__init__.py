@@ -3,6 +3,7 @@
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from kv.facts import StoreFacts
 from kv.store import Conditional, Item, OutcomeUnknown, Page, Put, Store, StoreError, StoreUnavailable, Version
 
 __all__ = [
@@ -14,9 +15,11 @@ __all__ = [
     "Put",
     "Store",
     "StoreError",
+    "StoreFacts",
     "StoreUnavailable",
     "Version",
     "open_store",
+    "store_facts",
 ]
 
 
@@ -41,3 +44,14 @@ async def open_store(url: str, password: str | None = None) -> KeyValue:
 
         return await CassandraStore.open(url, password)
     raise ValueError(f"store: {url!r} is neither sqlite:///path nor cassandra://host:port/keyspace")
+
+
+async def store_facts(url: str, password: str | None = None) -> StoreFacts:
+    """How the store at `url` is set; nothing is created in a database that has servers. Raises as `open_store`."""
+    if urlsplit(url).scheme == "cassandra":
+        from kv.cassandra import cassandra_facts
+
+        return await cassandra_facts(url, password)
+    store = await open_store(url, password)
+    await store.close()
+    return StoreFacts()

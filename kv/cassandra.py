@@ -29,7 +29,8 @@ from cassandra.policies import (
 )
 from cassandra.query import BatchStatement, BatchType, PreparedStatement, Statement, tuple_factory
 
-from kv.cassandra_schema import checked_keyspace, ensure_schema
+from kv.cassandra_schema import checked_keyspace, ensure_schema, replication
+from kv.facts import StoreFacts
 from kv.store import Item, OutcomeUnknown, Page, Put, StoreError, StoreUnavailable, Version
 from stagecast.clock import Clock, SystemClock
 from stagecast.server_url import ServerUrl, read_server_url
@@ -304,6 +305,38 @@ def _cluster(server: ServerUrl) -> Cluster:
         idle_heartbeat_timeout=5,
         # without it a request over 4 KB waits 45 ms for the answer to its first part
         sockopts=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+    )
+
+
+async def cassandra_facts(url: str, password: str | None = None) -> StoreFacts:
+    """See `store_facts`."""
+    server = read_server_url(url, password, "cassandra")
+    cluster, clock = _cluster(server), SystemClock()
+    try:
+        session = await _blocking(CONNECT_WITHIN, cluster.connect)
+        before = clock.now()
+        ((version, home, there),) = await _blocking(
+            CONNECT_WITHIN,
+            session.execute,
+            "SELECT release_version, data_center, toUnixTimestamp(now()) FROM system.local",
+        )
+        after = clock.now()
+    except (DriverException, NoHostAvailable, TimeoutError) as error:
+        raise StoreUnavailable(f"the store at {url!r}: {error or 'no answer'}") from error
+    finally:
+        await asyncio.to_thread(cluster.shutdown)
+    keyspace = cluster.metadata.keyspaces.get(checked_keyspace(server.path))
+    strategy, copies = replication(keyspace) if keyspace else ("", {})
+    hosts = list(cluster.metadata.all_hosts())
+    return StoreFacts(
+        nodes={name: sum(host.datacenter == name for host in hosts) for name in {host.datacenter for host in hosts}},
+        down=sum(not host.is_up for host in hosts),
+        home=home,
+        strategy=strategy,
+        copies=copies,
+        version=version,
+        clock=there,
+        asked=(before + after) // 2,
     )
 
 

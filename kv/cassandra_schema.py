@@ -102,6 +102,13 @@ def keyspace_statement(keyspace: str, nodes: dict[str, int]) -> str:
     return f"CREATE KEYSPACE IF NOT EXISTS {keyspace} WITH replication = {{'class': 'NetworkTopologyStrategy'{copies}}}"
 
 
+def replication(keyspace: KeyspaceMetadata) -> tuple[str, dict[str, int]]:
+    """Strategy, and data centre → copies; one entry of an empty name where the strategy knows no data centres."""
+    strategy = keyspace.replication_strategy
+    by_centre: dict[str, int] = getattr(strategy, "dc_replication_factors", {})
+    return strategy.name, by_centre or {"": int(getattr(strategy, "replication_factor", 0))}
+
+
 def table_statement(keyspace: str, name: str, table: Table) -> str:
     columns = ", ".join(f"{column} {kind}" for column, kind in table.columns.items())
     primary = ", ".join((f"({', '.join(table.partition)})", *table.clustering))

@@ -19,6 +19,7 @@ _COMMANDS = {
     "broadcaster": ("stagecast.cli.services", "broadcaster"),
     "pushy": ("stagecast.cli.services", "pushy"),
     "drain": ("stagecast.cli.drain", "drain"),
+    "doctor": ("stagecast.cli.doctor", "doctor"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from urllib.parse import urlsplit
 
+from stagecast.log.facts import LogFacts, TopicFacts
 from stagecast.log.message_log import (
     LogError,
     LogGap,
@@ -12,7 +13,19 @@ from stagecast.log.message_log import (
     Topic,
 )
 
-__all__ = ["LogError", "LogGap", "LogUnavailable", "MessageLog", "Positions", "Record", "Topic", "open_log"]
+__all__ = [
+    "LogError",
+    "LogFacts",
+    "LogGap",
+    "LogUnavailable",
+    "MessageLog",
+    "Positions",
+    "Record",
+    "Topic",
+    "TopicFacts",
+    "log_facts",
+    "open_log",
+]
 
 
 async def open_log(url: str, password: str | None = None) -> MessageLog:
@@ -31,3 +44,14 @@ async def open_log(url: str, password: str | None = None) -> MessageLog:
 
         return await KafkaLog.open(url, password)
     raise ValueError(f"log: {url!r} is neither sqlite:///path nor kafka://host:port")
+
+
+async def log_facts(url: str, password: str | None = None) -> LogFacts:
+    """How the log at `url` is set; nothing is created. Raises as `open_log`."""
+    if urlsplit(url).scheme == "kafka":
+        from stagecast.log.kafka import kafka_facts
+
+        return await kafka_facts(url, password)
+    log = await open_log(url, password)
+    await log.close()
+    return LogFacts(0)

@@ -7,6 +7,7 @@ moments there (Kafka does not fsync before it acknowledges), a killed broker los
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -15,10 +16,12 @@ from typing import Any, Self, TypeVar
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its documented names, which it imports but doesn't export
     AdminClient,
+    ConfigResource,
     NewTopic,
     OffsetSpec,
 )
 
+from stagecast.log.facts import LogFacts, TopicFacts
 from stagecast.log.kafka_append import Appender
 from stagecast.log.kafka_read import Reader
 from stagecast.log.message_log import LogUnavailable, Positions, Record, Topic
@@ -211,6 +214,30 @@ class KafkaLog:
         wanted = {TopicPartition(topic, partition): spec for partition in partitions}
         found = await _answers(lambda timeout: admin.list_offsets(wanted, request_timeout=timeout), ASK_WITHIN)
         return {asked.partition: answer.offset for asked, answer in found.items()}
+
+
+async def kafka_facts(url: str, password: str | None = None) -> LogFacts:
+    """See `log_facts`. Settings that this user may not read are left out."""
+    admin = await asyncio.to_thread(AdminClient, client_config(read_server_url(url, password, "kafka")) | SILENT)
+    asked = await _answers(lambda timeout: {"": admin.describe_cluster(request_timeout=timeout)}, OPEN_WITHIN)
+    topics = []
+    for topic in Topic:
+        with contextlib.suppress(LogUnavailable):  # missing, or not for this user
+            topics.append(await _topic_facts(admin, topic))
+    return LogFacts(len(asked[""].nodes), tuple(topics))
+
+
+async def _topic_facts(admin: AdminClient, topic: Topic) -> TopicFacts:
+    described = await _answers(
+        lambda timeout: admin.describe_topics(TopicCollection([str(topic)]), request_timeout=timeout), ASK_WITHIN, False
+    )
+    partitions = described[topic].partitions
+    resource = ConfigResource(ConfigResource.Type.TOPIC, str(topic))
+    settings: dict[str, str] | None = None
+    with contextlib.suppress(LogUnavailable):
+        found = await _answers(lambda timeout: admin.describe_configs([resource], request_timeout=timeout), ASK_WITHIN)
+        settings = {name: entry.value for name, entry in found[resource].items()}
+    return TopicFacts(str(topic), len(partitions), min(len(one.replicas) for one in partitions), settings)
 
 
 async def _prepared(admin: AdminClient, topic: Topic) -> None:

@@ -8,6 +8,16 @@ cost four times the read).
 
 from stagecast.sqlite.backlog import Work
 from stagecast.sqlite.database import Database, Upkeep, rows
-from stagecast.sqlite.file import DatabaseError, Format, check_version, path_of
+from stagecast.sqlite.file import DatabaseError, Format, check_version, library_version, path_of
 
-__all__ = ["Database", "DatabaseError", "Format", "Upkeep", "Work", "check_version", "path_of", "rows"]
+__all__ = [
+    "Database",
+    "DatabaseError",
+    "Format",
+    "Upkeep",
+    "Work",
+    "check_version",
+    "library_version",
+    "path_of",
+    "rows",
+]

@@ -53,6 +53,11 @@ def path_of(url: str) -> Path:
     return Path("/") / path
 
 
+def library_version() -> str:
+    """Of the SQLite that is used here."""
+    return apsw.sqlite_lib_version()
+
+
 def check_version(version: str) -> None:
     """Raises DatabaseError for a SQLite that must not write a shared WAL."""
     if tuple(int(part) for part in version.split(".")) < OLDEST:
