@@ -86,12 +86,10 @@ def test_servers_of_ones_own_need_no_sqlite() -> None:
     assert faults(check_machine(old, Wanted(1, 100, files=False))) == []
 
 
-def topic(name: Topic = Topic.EVENTS, brokers: int = 3, **other: str) -> TopicFacts:
-    """As a log's own start makes it on so many brokers, but for `other` settings, dots written as underscores."""
+def topic(name: Topic = Topic.EVENTS, brokers: int = 3, other: dict[str, str] | None = None) -> TopicFacts:
+    """As a log's own start makes it on so many brokers, but for `other` settings."""
     replicas, settings = topic_config(name, brokers)
-    return TopicFacts(
-        str(name), 12, replicas, settings | {key.replace("_", "."): value for key, value in other.items()}
-    )
+    return TopicFacts(str(name), 12, replicas, settings | (other or {}))
 
 
 def test_what_we_make_on_three_brokers_is_right() -> None:
