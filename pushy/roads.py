@@ -16,7 +16,7 @@ from stagecast.broadcast import Broadcast
 from stagecast.clock import Clock
 from stagecast.event import Head
 from stagecast.log import LogError, MessageLog, Record, Topic
-from stagecast.records import EVERYWHERE, HEADS, REVOKED, Beat, EventsRecord, RecordError, Revocation, decode_record
+from stagecast.records import HEADS, REVOKED, Beat, EventsRecord, RecordError, Revocation, decode_record
 from stagecast.wire.frames import Hint
 
 TICK = 0.25
@@ -205,8 +205,9 @@ class Roads:
             now = self._clock.monotonic()
             if self.silence.round_due(now):
                 self.perform(self.heads.reread())
+                # Nobody else tells of a revocation now; and it shows that the store answers where devices follow nothing.
                 assert self._group is not None
-                self._group.create_task(self._probe())
+                self._group.create_task(self._load_standing())
             self.perform(self.heads.unverified(now))
             self._judge()
             await asyncio.sleep(TICK)
@@ -217,18 +218,9 @@ class Roads:
             self._ready = not self._ready
             self._listener.readiness(self._ready)
 
-    async def _probe(self) -> None:
-        """Whether the store answers at all, for a host whose devices follow nothing."""
-        try:
-            async with asyncio.timeout(READ_TIMEOUT):
-                await self._store.read(HEADS, EVERYWHERE)
-        except (StoreError, TimeoutError):
-            return
-        self.silence.kv_spoke(self._clock.monotonic())
-
     async def _load_standing(self) -> None:
-        """The revocations of before the log's end, for as long as it takes; later ones come by the log. One at a time: an end
-        that was resolved anew meanwhile makes the one under way read once more."""
+        """The revocations of before the log's end, for as long as it takes; later ones come by the log, and while that is silent
+        by another load every 15 s. One at a time: whoever wants them meanwhile makes the one under way read once more."""
         if self._loading:
             self._again = True
             return

@@ -262,6 +262,20 @@ async def test_a_silent_log_is_replaced_by_the_store(tmp_path: Path, real: Roads
         assert (await worker.until(Update)).seq == 3
 
 
+async def test_a_revocation_comes_though_the_log_is_silent(tmp_path: Path, real: Roads) -> None:
+    """Whoever revokes writes to the store first: a log that is silent, or a producer that died before its append, keeps no
+    device connected."""
+    clock = ManualClock()
+    log, store = real
+    async with running(tmp_path, log, store, clock=clock) as host:
+        worker = await host.join()
+        await worker.until(Readiness, lambda one: one.ready)
+        revocation = Revocation("device", "d1", GEN)
+        await store.put([Put(REVOKED, revocation.subject, msgspec.json.encode(revocation), 1000.0)])
+        clock.advance(15)
+        assert (await worker.until(Revoked)).revocations == [revocation]
+
+
 async def test_both_roads_silent_stop_accepting(tmp_path: Path, real: Roads) -> None:
     """Rule 8: after 30 s without either road workers accept no more; one word from one of them, and they do again."""
     clock = ManualClock()
