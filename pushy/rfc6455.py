@@ -191,11 +191,20 @@ class FrameReader:
         return events
 
     def _whole(self, data: bytes) -> Event | None:
-        """The usual case, fast: `data` is one final text frame with a short length. None for anything else, good or bad."""
+        """The usual case, fast: `data` is one final text frame of less than 64 KiB. None for anything else, good or bad."""
         size = len(data) - 6
-        if size < 0 or size > 125 or data[0] != 0x81 or data[1] != 0x80 | size or size > self._limits.message:
+        if size < 0 or data[0] != 0x81:
             return None
-        text = unmask(data[6:], data[2:6])
+        at = 2
+        if size > 125:
+            size, at = size - 2, 4
+            if size < 126 or data[1] != 0xFE or int.from_bytes(data[2:4], "big") != size:
+                return None
+        elif data[1] != 0x80 | size:
+            return None
+        if size > self._limits.message:
+            return None
+        text = unmask(data[at + 4 :], data[at : at + 4])
         if not text.isascii():
             try:
                 text.decode()

@@ -48,7 +48,7 @@ class KeysError(ValueError):
     """The keys file can't be used."""
 
 
-class Claims(Struct, frozen=True):
+class Claims(Struct, frozen=True, gc=False):
     """What a token says."""
 
     sub: MemberId
@@ -61,7 +61,7 @@ class Claims(Struct, frozen=True):
 
     def allows(self, event: EventId) -> bool:
         """Whether the token's holder may follow `event`: named, or by a prefix ending in `*`."""
-        return any(event.startswith(one[:-1]) if one.endswith("*") else event == one for one in self.evt)
+        return event in self.evt or any(one.endswith("*") and event.startswith(one[:-1]) for one in self.evt)
 
 
 class _KeySet(Struct):

@@ -131,6 +131,8 @@ class End(Struct, frozen=True, gc=False):
     reason: str
 
 
+_GREETED: Final = (Greeted(), Rearm())
+
 Step = Send | Greeted | Rearm | Want | Follow | Leave | At | Acked | End
 
 
@@ -315,7 +317,18 @@ class ServerSession:
         self._ends = now + self._rules.lifetime * (1 - self._rules.rng.uniform(0, LIFETIME_JITTER))
         self.start = wall
         self.phase = Phase.GREETED
-        return [Greeted(), Rearm(), *self._follow(frame.at, now, wall)]
+        return [*_GREETED, *(self._at_once(frame.at, now, wall) or self._follow(frame.at, now, wall))]
+
+    def _at_once(self, at: list[Position], now: float, wall: int) -> list[Step] | None:
+        """The usual hello, fast: one event, whose head is known. None for any other; `_follow` would say the same."""
+        if len(at) != 1 or self.claims is None or not self.claims.allows(at[0].e):
+            return None
+        head = self._rules.head(at[0].e)
+        if head is None:
+            return None
+        self.phase = Phase.READY
+        self.events = _shared((at[0].e,))
+        return [Send(self._welcome([head], now, wall)), Follow(at)]
 
     def _sub(self, frame: Sub, now: float, wall: int) -> list[Step]:
         return self._follow(frame.at, now, wall)

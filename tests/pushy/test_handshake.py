@@ -1,5 +1,7 @@
 """The opening handshake: what is let in, what is refused and with what, and requests that two parsers could read differently."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -202,3 +204,35 @@ def test_no_mutation_of_a_line_end_is_let_in(data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(good) - 5))
     for changed in (good[:at] + b"\n" + good[at:], good[:at] + b"\r" + good[at:], good[:at] + b"\x00" + good[at:]):
         assert status(changed) == 400
+
+
+KEY = "dGhlIHNhbXBsZSBub25jZQ=="
+KEYS = st.sampled_from(
+    [KEY, "AAAAAAAAAAAAAAAAAAAAAA==", "", "AA==", "A" * 24, KEY[:-1] + "A", "\r\nX: y\r\nZ: AAAAAAAAA==", "é" * 24]
+)
+
+
+@given(
+    KEYS,
+    st.sampled_from(["/ws", "/other", "/ws?x=1"]),
+    st.sampled_from([(), (("X-Sec", f"\r\nSec-WebSocket-Key: {KEY}"),)]),
+)
+def test_a_request_of_a_known_shape_is_read_like_a_new_one(
+    key: str, path: str, more: tuple[tuple[str, str], ...]
+) -> None:
+    """What was read before, with another key: the same answer as by a reader that has never seen it, also for a bad key and for
+    a key that would smuggle a field in."""
+    line = f"GET {path} HTTP/1.1"
+    read_request(request(line, more=more, sec_websocket_key=KEY))
+    data = request(line, more=more, sec_websocket_key=key)
+    never_seen = request(line, more=(*more, ("X-New", str(next(NUMBERS)))), sec_websocket_key=key)
+    found, expected = read_request(data), read_request(never_seen)
+    assert found is not None
+    assert expected is not None
+    assert (found[0], found[1] if isinstance(found[0], Upgrade) else 0) == (
+        expected[0],
+        len(data) if isinstance(found[0], Upgrade) else 0,
+    )
+
+
+NUMBERS = itertools.count()

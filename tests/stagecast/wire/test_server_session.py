@@ -390,3 +390,19 @@ class SessionMachine(RuleBasedStateMachine):
 
 SessionMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=20, deadline=None)
 TestServerSession = SessionMachine.TestCase
+
+
+@pytest.mark.parametrize("token", ["good", "narrow"])
+@pytest.mark.parametrize("event", ["final", "other", "unknown"])
+def test_one_event_is_answered_as_several_are(token: str, event: str) -> None:
+    """The short way of a hello for one event says what the long way says, which one for two events takes."""
+    node = Node()
+    one, two = node.session(), node.session()
+    position = {"e": event, "gen": 1, "seq": 4, "map": None}
+    short = say(one, t="hello", token=token, device="d1", app="a", at=[position])
+    long = say(two, t="hello", token=token, device="d1", app="a", at=[position, position])
+    assert [type(step) for step in short] == [type(step) for step in long]
+    assert [step for step in short if not isinstance(step, Send)] == [
+        step for step in long if not isinstance(step, Send)
+    ]
+    assert (one.phase, one.events, one.claims) == (two.phase, two.events, two.claims)
