@@ -204,12 +204,18 @@ def append(bootstrap: str, login: Config, topic: str, value: bytes) -> KafkaErro
 
 
 def first(bootstrap: str, login: Config, topic: str) -> Message | None:
-    """What a read of the topic from its start gives first: a record, or an error."""
-    explicit = {"group.id": "none", "enable.auto.commit": False}  # no group, so no right to one is needed
-    consumer = Consumer({"bootstrap.servers": bootstrap, "log_level": 0, **explicit, **login})
+    """What a read of the topic from its start gives first: a record, or an error.
+
+    librdkafka wants a group's name and asks for its coordinator, though explicit positions need none: that refusal is no answer.
+    """
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "none", "log_level": 0, **login})
     with closing(consumer):
         consumer.assign([TopicPartition(topic, 0, 0)])
-        return consumer.poll(30)
+        while True:
+            answer = consumer.poll(30)
+            error = answer.error() if answer is not None else None
+            if error is None or error.code() != KafkaError.GROUP_AUTHORIZATION_FAILED:
+                return answer
 
 
 def refusal(bootstrap: str, login: Config) -> KafkaError:
