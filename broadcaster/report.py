@@ -25,6 +25,9 @@ DIP_MIN = 10
 """Devices: a dip of fewer is no storm."""
 
 
+NOTHING = Point(*[0] * len(Point.__struct_fields__))
+
+
 class CurvePoint(Struct, frozen=True, array_like=True):
     """At `ms` after the transition."""
 
@@ -57,7 +60,7 @@ class StageReport(Struct, frozen=True):
     missing: int
     ignored: int
     subscribed: int
-    """By the last census of this stage."""
+    """By the census of this stage that had the greatest share at it: later ones may miss who has gone home."""
     at_or_past: int
     holding: int
     """Of those subscribed, with the stage map that the stage asks for (or all, if it asks for none)."""
@@ -109,6 +112,8 @@ def report_of(sources: Sources) -> Report:
         _stage(line, sources, sources.curves.get(line.seq, ())) for line in sources.audit if line.what == "transition"
     ]
     points = [point for seq in sorted(sources.curves) for point in sources.curves[seq]]
+    over = head.gone or head.stage == sources.plan.last  # then who leaves goes home, and does not come back
+    found = [storm for storm in storms(points) if not over or storm.back_ms is not None]
     return Report(
         head.event,
         head.title,
@@ -116,14 +121,15 @@ def report_of(sources: Sources) -> Report:
         sources.now,
         head.stage,
         stages,
-        storms(points),
+        found,
         list(sources.audit),
         sources.complete,
     )
 
 
 def _stage(line: AuditLine, sources: Sources, points: Sequence[Point]) -> StageReport:
-    last = points[-1] if points else Point(0, *[0] * (len(Point.__struct_fields__) - 1))
+    last = points[-1] if points else NOTHING
+    best = max(points, key=lambda p: (p.at_or_past / p.subscribed if p.subscribed else -1.0, p.ts), default=NOTHING)
     place = sources.plan.index(line.stage)
     return StageReport(
         seq=line.seq,
@@ -141,9 +147,9 @@ def _stage(line: AuditLine, sources: Sources, points: Sequence[Point]) -> StageR
         switched=last.switched,
         missing=last.missing,
         ignored=last.ignored,
-        subscribed=last.subscribed,
-        at_or_past=last.at_or_past,
-        holding=last.holding,
+        subscribed=best.subscribed,
+        at_or_past=best.at_or_past,
+        holding=best.holding,
         reached_ms=reached(points, line.ts),
         curve=[
             CurvePoint(max(p.ts - line.ts, 0), p.subscribed, p.at_or_past, p.written, p.switched, p.closed)

@@ -70,10 +70,12 @@ def step_path(points: Sequence[tuple[float, float]], scale: Scale) -> str:
 
 def nice_top(most: float) -> float:
     """The least 1, 2, 2.5 or 5 × 10^n that is not below `most` (at least 4, so that quarter ticks are whole or halves)."""
+    if most <= 4:
+        return 4.0
     size = 1.0
     while size * 10 < most:
         size *= 10
-    return max(next(size * step for step in (1, 2, 2.5, 5, 10) if size * step >= most), 4.0)
+    return next(size * step for step in (1, 2, 2.5, 5, 10) if size * step >= most)
 
 
 def time_ticks(seconds: float, most: int = 8) -> list[float]:

@@ -24,7 +24,8 @@ h3 { font-size: 1.05rem; margin: 0; }
 p { margin: .25rem 0; }
 .soft { color: var(--soft); }
 .bad { color: var(--bad); } .good { color: var(--good); }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(9rem, 1fr)); gap: .75rem; margin: 1.5rem 0 0; padding: 0; }
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(7.5rem, 1fr));
+  gap: .75rem; margin: 1.5rem 0 0; padding: 0; }
 .tile { background: var(--card); border: 1px solid var(--rule); border-radius: .5rem; padding: .75rem 1rem; }
 .tile b { display: block; font-size: 1.5rem; line-height: 1.25; font-variant-numeric: tabular-nums; }
 .card { background: var(--card); border: 1px solid var(--rule); border-radius: .5rem; padding: 1rem; margin: 0 0 1rem;
@@ -51,7 +52,7 @@ footer { margin-top: 3rem; border-top: 1px solid var(--rule); padding-top: 1rem;
 
 _MEANING = """
 <b>Audience</b>: devices connected when a stage was sent. <b>Reach</b>: devices that said they are at the stage or past it, of
-those connected at its last census. <b>50 % … 99.9 %</b>: time from the transition until so many had said so; what they say
+those connected, at best. <b>50 % … 99.9 %</b>: time from the transition until so many had said so; what they say
 arrives spread over some seconds and is looked at once a second, so these are upper bounds. <b>Written</b> went into a device's
 socket, which is not yet on its screen. <b>No payload</b>: of the devices asked, those that had nothing to show for the stage.
 """
@@ -87,13 +88,13 @@ def _tiles(report: dict[str, Any]) -> str:
     tiles = [("transitions", f"{len(report['stages']):,}")]
     if told:
         slowest = [stage["reached_ms"]["99"] for stage in told]
-        lowest = min((_reach(stage) for stage in told if stage["subscribed"]), default=None)
+        lowest = min((reach for stage in told if (reach := _reach(stage)) is not None), default=None)
         missing, asked = sum(stage["missing"] for stage in told), sum(stage["asked"] for stage in told)
         tiles += [
             ("largest audience", f"{max(stage['audience'] for stage in told):,}"),
             ("lowest reach of a stage", percent(lowest)),
             ("slowest to 99 %", "not reached" if None in slowest else seconds(max(slowest))),
-            ("devices without a payload", f"{missing:,} of {asked:,}"),
+            ("without a payload", percent(missing / asked if asked else 0.0)),
             ("reconnect storms", f"{len(report['storms']):,}"),
         ]
     return '<div class="tiles">' + "".join(
@@ -171,9 +172,11 @@ def _card(one: dict[str, Any]) -> str:
     )  # fmt: skip
     facts = [
         f"{one['written']:,} of {one['audience']:,} written",
-        f"{one['at_or_past']:,} of {one['subscribed']:,} at it, by the last census",
+        f"{one['at_or_past']:,} of {one['subscribed']:,} at it, at best",
         f"{one['switched']:,} of {one['asked']:,} asked confirmed" if one["asked"] else "",
-        f"{percent(one['holding'] / one['subscribed'])} held the stage map" if one["subscribed"] else "",
+        f"{percent(one['holding'] / one['subscribed'])} held the stage map"
+        if one["subscribed"] and not one["missing"]
+        else "",
         _lost(one["missing"], "had no payload to show"),
         _lost(one["pending"], "could not take it: too slow"),
         _lost(one["superseded"], "got a newer stage instead"),
@@ -192,7 +195,7 @@ def _settled(one: dict[str, Any]) -> float:
     """Seconds until 99.9 % were at it, or until its curve changed last."""
     known = [ms for ms in one["reached_ms"].values() if ms is not None]
     last = one["curve"][-1][0]
-    return (max(known) if one["reached_ms"]["99.9"] is not None else last) / 1000
+    return float(max(known) if one["reached_ms"]["99.9"] is not None else last) / 1000
 
 
 def _audit(report: dict[str, Any]) -> str:

@@ -27,18 +27,31 @@ class Log:
 
 async def test_it_goes_on() -> None:
     """What is said is asked for anew each time; one that can't be appended is left out."""
-    log, said = Log(), 0
-
-    def say() -> HostBeat:
-        nonlocal said
-        said += 1
-        return HostBeat("h1", said, 10, 100, 1.0, True)
-
-    beating = asyncio.create_task(beat(log, say, every=0.001))  # type: ignore[arg-type]  # of a log it appends alone
+    log = Log()
+    beating = asyncio.create_task(beat(log, lambda: HostBeat("h1", log.asked, 10, 100, 1.0, True), every=0.001))  # type: ignore[arg-type]  # of a log it appends alone
     async with asyncio.timeout(10):
         await log.enough.wait()
     beating.cancel()
     await asyncio.wait([beating])
     assert {(topic, key) for topic, key, _ in log.taken} == {(Topic.RECEIPTS, EVERYWHERE)}
     beats = [decode_counted(value) for _, _, value in log.taken]
-    assert [one.ts for one in beats] == [1, 3, 4]
+    assert [one.ts for one in beats if isinstance(one, HostBeat)] == [0, 2, 3]
+
+
+async def test_a_change_is_said_at_once() -> None:
+    """A host that begins to accept devices does not wait for its turn to say so."""
+    log, accepting = Log(), False
+
+    def say() -> HostBeat:
+        return HostBeat("h1", 0, 10, 100, 1.0, accepting)
+
+    beating = asyncio.create_task(beat(log, say, every=1000, look=0.001))  # type: ignore[arg-type]  # as above
+    for change in (True, False, True):
+        asked = log.asked
+        async with asyncio.timeout(10):
+            while log.asked == asked:  # noqa: ASYNC110 - until it has said what is
+                await asyncio.sleep(0.001)
+        accepting = change
+    beating.cancel()
+    await asyncio.wait([beating])
+    assert log.asked == 3
