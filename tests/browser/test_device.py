@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from tests.browser.pages import Pages
+from tests.browser.walks import walk
 from tests.check_docs import ROOT
 from tests.system.running import Running, running, until
 
@@ -149,6 +150,21 @@ async def test_a_map_is_fetched_once_and_kept_over_a_reload(chromium: Browser, p
             assert (await one.is_at("upcoming"))["result"] == "missing"
     finally:
         await context.close()
+
+
+async def test_both_sdks_live_the_same_lives(chromium: Browser, pages: Pages) -> None:
+    """Hundreds of random lives, step by step: effects, deadline and positions are those of the Python session, and so is the
+    chance drawn."""
+    async with tab(chromium, pages) as one:
+        for seed in range(0, 200, 50):
+            walks = [walk(seed + i) for i in range(50)]
+            text = await one.page.evaluate(
+                "async (text) => JSON.stringify(JSON.parse(text).map((await import('/walks.js')).relive))",
+                json.dumps(walks),
+            )
+            for life, again in zip(walks, json.loads(text), strict=True):
+                for step, seen in zip(life["steps"], again, strict=True):
+                    assert seen == {**step["seen"], "undrawn": 0}, step
 
 
 async def test_what_is_kept_gets_old(chromium: Browser, pages: Pages) -> None:

@@ -114,7 +114,7 @@ export function followed(event, device, random) {
       if (newer < 0 || !(got.gen || got.seq)) return null;
       const switched = newer ? change(got, now) : null;
       if (!newer && acked !== key(got)) planAck(got, "ignored", now);
-      lookForMap(now);
+      lookForMap(got, now);
       return switched;
     },
 
@@ -166,7 +166,7 @@ export function followed(event, device, random) {
       if (own.until <= now) {
         own = NO_MAP;
         fetchedFor = "";
-        lookForMap(now);
+        if (state) lookForMap(state, now);
       }
       if (inFlight !== null || fetchAt > now) return false;
       inFlight = fetchVersion;
@@ -236,16 +236,19 @@ export function followed(event, device, random) {
 
   /**
    * Once per state: without a map, or with an older one than the state wants, one fetch within its window.
+   * @param {State} got the state taken, or the same once more, which may want a newer map
    * @param {number} now
    */
-  function lookForMap(now) {
-    if (isOver()) fetchAt = NEVER; // nothing is left to show, and a deleted event must not send everyone to the API
-    if (!state || isOver()) return;
-    const wanted = state.map ?? "";
-    const what = key(state) + wanted;
+  function lookForMap(got, now) {
+    if (isOver()) {
+      fetchAt = NEVER; // nothing is left to show, and a deleted event must not send everyone to the API
+      return;
+    }
+    const wanted = got.map ?? "";
+    const what = key(got) + wanted;
     if ((own.map && own.map.map >= wanted) || fetchedFor === what) return;
     fetchedFor = what;
-    planFetch(state.fetch, wanted, now);
+    planFetch(got.fetch, wanted, now);
   }
 
   /**

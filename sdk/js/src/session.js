@@ -104,12 +104,22 @@ export function createSession(device, events, random, app) {
   }
 
   /**
+   * What belongs to a connection goes; planned fetches and held maps stay.
+   * @param {Phase} next
+   */
+  function leave(next) {
+    phase = next;
+    pingAt = answerBy = tokenAt = NEVER;
+    censusDrawn = false;
+    for (const one of all.values()) one.disconnected();
+  }
+
+  /**
    * @param {string} why
    * @returns {Effect[]}
    */
   function giveUp(why) {
-    phase = "given up";
-    answerBy = NEVER;
+    leave("given up");
     return [{ type: "GiveUp", why }];
   }
 
@@ -286,13 +296,8 @@ export function createSession(device, events, random, app) {
       return effects;
     },
 
-    /** The connection is gone, whoever ended it. Planned fetches and held maps stay. */
-    closed() {
-      phase = "away";
-      pingAt = answerBy = tokenAt = NEVER;
-      censusDrawn = false;
-      for (const one of all.values()) one.disconnected();
-    },
+    /** The connection is gone, whoever ended it. */
+    closed: () => leave("away"),
 
     /**
      * Throws RangeError over 8 events.
@@ -322,7 +327,7 @@ export function createSession(device, events, random, app) {
      */
     renewed(token, now) {
       if (!isOpen()) return [];
-      tokenAt = now + Math.max(refresh ?? NEVER, RENEW_EVERY_MIN);
+      if (refresh !== null) tokenAt = now + Math.max(refresh, RENEW_EVERY_MIN);
       return [send({ t: "auth", token })];
     },
 

@@ -151,6 +151,14 @@ SCENARIOS: dict[str, list[Step]] = {
         opened(0), gets(0.1, welcome()), done(1, "follow", event="semi"), gets(1.1, state(1, "live", event="semi")),
         done(2, "unfollow", event="semi"), gets(3, state(2, "ended", event="semi")),
     ],
+    "the same state once more wants a newer map: one more fetch, in the window it names": [
+        opened(0), gets(0.1, welcome(state(2, "live", map=V1))), gets(1, stage_map(V1, {"live": 1})),
+        gets(2, state(2, "live", map=V2, fetch=1000)), gets(2.1, state(2, "live", map=V2, fetch=1000)), expire(),
+    ],
+    "nothing is said on a connection that was given up": [
+        opened(0), gets(0.1, welcome()), gets(1, state(1, "live", ack=ASKED)), gets(2, welcome()), done(9, "expire"),
+        done(10, "closed"), opened(11),
+    ],
 }  # fmt: skip
 
 
