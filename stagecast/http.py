@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from stagecast.access import ApiKey, Gate, Scope
+from stagecast.bounded_http import HEAD_DEADLINE, bounded
 
 BODY_MAX = 1 << 20
 CALLER = "stagecast.caller"
@@ -123,13 +124,16 @@ def base_url(listening: socket.socket) -> str:
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Starlette, where: str | socket.socket) -> AsyncIterator[str]:
-    """Serves `app` at HOST:PORT, or on a socket that listens, while the context is open; yields the base URL. Requests under way
-    get 1 s at the end. Raises ValueError, OSError when the address can't be had."""
+async def serving(
+    app: Starlette, where: str | socket.socket, head_deadline: float = HEAD_DEADLINE
+) -> AsyncIterator[str]:
+    """Serves `app` at HOST:PORT, or on a socket that listens, while the context is open; yields the base URL. The head of a
+    request may take `head_deadline` seconds. Requests under way get 1 s at the end. What a client gets wrong is not logged.
+    Raises ValueError, OSError when the address can't be had."""
     listening = listen(where) if isinstance(where, str) else where
     config = uvicorn.Config(
-        app, loop="none", ws="none", lifespan="off", log_config=None, access_log=False, server_header=False,
-        timeout_graceful_shutdown=1,
+        app, http=bounded(head_deadline), loop="none", ws="none", lifespan="off", log_config=None, log_level="error",
+        access_log=False, server_header=False, timeout_graceful_shutdown=1,
     )  # fmt: skip
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listening]))

@@ -25,6 +25,7 @@ from pushy.limits import PENDING_MAX, PENDING_PER_ADDRESS
 from pushy.metrics import SERIES_MAX
 from pushy.rfc6455 import Limits
 from pushy.worker import Options
+from stagecast.bounded_http import HEAD_BYTES_MAX, HEAD_DEADLINE
 from stagecast.broadcast import BROADCAST_BYTES_MAX
 from stagecast.clock import SystemClock
 from stagecast.http import BODY_MAX
@@ -136,6 +137,8 @@ def defences() -> str:
         ("silence", f"{default.ping * frames.SILENCE_FACTOR:g} s at the default `ping`", "4008"),
         ("life of a connection", f"`lifetime` ({default.lifetime:g} s)", "4001"),
         ("tokens whose check is remembered, per worker", f"{REMEMBERED_MAX:,}, the oldest go", ""),
+        ("head of an API request", f"{HEAD_BYTES_MAX // 1024} KiB", "431"),
+        ("connection to whole head of an API request", f"{HEAD_DEADLINE:g} s", "cut"),
         ("body of an API request", f"{BODY_MAX >> 20} MiB", "413"),
         ("metric series of one worker", f"{SERIES_MAX:,}", "not shown"),
     ]

@@ -19,7 +19,7 @@ import pytest_asyncio
 
 from stagecast.cli.credentials import create_api_key
 from stagecast.settings import Settings
-from tests.abuse.probe import ending, upgrade
+from tests.abuse.probe import NOISE, ending, pour, resident, upgrade
 from tests.pushy.rig import PATIENCE, Raw, masked
 from tests.system.running import Running, running, until
 
@@ -227,6 +227,19 @@ async def test_every_route_wants_a_key_and_the_right_one(stage: Running) -> None
             if not SERVICE_MAY.search(route[1]):
                 assert await ask(route, service) == 403, route
     assert await stage.metric("stagecast_connections") >= 0, "and nobody drained the host"
+
+
+async def test_the_http_ports_bound_a_request(stage: Running) -> None:
+    """A request whose head never ends takes neither the broadcaster's memory nor the feed's: 431 and the end."""
+    for base, child in ((stage.http, "broadcaster"), (stage.admin, "feed")):
+        host, port = base.removeprefix("http://").rsplit(":", 1)
+        before = resident(stage.pids[child])
+        for begun, endless in ((b"GET /healthz HTTP/1.1\r\n", b"X: a\r\n" * 10_000), (b"GET /", b"a" * 60_000)):
+            async with await Raw.open((host, int(port))) as raw:
+                await raw.send(begun)
+                assert await pour(raw, endless, 500) < 20 << 20
+        assert resident(stage.pids[child]) - before < NOISE
+        assert (await stage.api.get(f"{base}/healthz")).status_code == 200
 
 
 async def test_no_byte_of_another_event(stage: Running) -> None:
