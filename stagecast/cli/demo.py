@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import os
 import random
 import signal
 import socket
@@ -86,7 +87,7 @@ async def _demo(example: Path, data: Path, speed: float, once: bool, devices: in
         task.cancel()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the last: its terminal was closed
         loop.add_signal_handler(number, stop)
     try:
         async with _dev(data, workers, services) as ready:
@@ -107,7 +108,7 @@ async def _dev(data: Path, workers: int, services: list[asyncio.subprocess.Proce
         click.echo(f"{', '.join(taken)} taken: using other ports")
         addresses = dict.fromkeys(PORTS, "127.0.0.1:0")
     flags = [part for flag in addresses.items() for part in flag]
-    log = data / LOG
+    log = data / f".{LOG}.{os.getpid()}"  # LOG itself may be that of a demo which holds this folder
     with log.open("wb") as out:
         dev = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "stagecast.cli", "dev", "--json", "--data", str(data), "--workers", str(workers), *flags,
@@ -119,10 +120,12 @@ async def _dev(data: Path, workers: int, services: list[asyncio.subprocess.Proce
         line = await dev.stdout.readline()
         if not line:
             raise click.ClickException(f"the services did not start:\n{log.read_text().strip()}")
+        log.replace(data / LOG)
         yield json.loads(line)
     finally:
         _terminate(dev)
         await asyncio.shield(dev.wait())
+        log.unlink(missing_ok=True)
 
 
 def _terminate(process: asyncio.subprocess.Process) -> None:
