@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
@@ -54,7 +54,7 @@ async def test_from_creating_an_event_to_a_converged_transition(chromium: Browse
         await one.dialog.get_by_label("Reason").fill("kick-off")
         await one.press("Enter")
         await one.on_air("live")
-        await until(lambda: all((at := d.position("story")) and at.seq == 2 for d in devices), "200 devices switched")
+        await until(lambda: all(device.position("story").seq == 2 for device in devices), "200 devices switched")
         await one.shows("converged", ".badge")
         await one.shows("201 of 201 devices connected now", ".figures")
         await one.shows("live", ".screen-stage")
@@ -145,7 +145,7 @@ async def test_the_broadcaster_is_replaced_under_the_page(chromium: Browser, sta
 
 async def test_arming_and_shifting(chromium: Browser, stage: Running) -> None:
     """No-go says why; arming wants a reason then, and the audit has it. A shift moves the later stages, on the page too."""
-    plan = [
+    plan: list[dict[str, Any]] = [
         {"stage": "upcoming"},
         {"stage": "live", "after": "PT40M", "armed": True},
         {"stage": "ended", "after": "PT30M"},
@@ -170,6 +170,20 @@ async def test_arming_and_shifting(chromium: Browser, stage: Running) -> None:
         await one.shows("shift", ".audit strong")
         after = (await stage.call("GET", "/v1/events/armed"))["next"]["due"]
         assert datetime.fromisoformat(after) - datetime.fromisoformat(before) == timedelta(minutes=15)
+
+
+async def test_many_windows_of_one_browser(chromium: Browser, stage: Running) -> None:
+    """A browser opens six connections to a server over HTTP/1.1, a stream keeps one: with eight windows all are live still."""
+    await stage.create("windows", *STAGES)
+    async with screen(chromium, stage.http) as one:
+        await one.sign_in(operator(stage), "windows")
+        windows = [Screen(await one.page.context.new_page(), stage.http) for _ in range(7)]
+        for window in windows:
+            await window.page.goto(f"{stage.http}/console/events/windows")
+        await asyncio.gather(*(window.on_air("upcoming") for window in windows))
+        await one.press("g", "Enter")
+        await asyncio.gather(*(window.on_air("live") for window in windows))
+        await asyncio.gather(*(window.shows("Live", ".bar .chip") for window in windows))
 
 
 async def test_a_viewer_sees_and_can_do_nothing(chromium: Browser, stage: Running) -> None:

@@ -307,17 +307,20 @@ export class Actions {
     return { ...said, detail: [...said.detail, h("p", { class: "quiet" }, `The broadcaster says: ${error.message}.`)] };
   }
 
+  #name(who) {
+    if (!who) return "somebody else";
+    if (who === "plan") return "the plan";
+    return who === this.#page.session.id ? `you (${who})` : who;
+  }
+
   /** Who brought the event to where it is, for somebody who wanted something else. */
   async #whatHappened(head) {
     const entries = await history(this.#page.id, Math.max(0, head.seq - 1)).catch(() => []);
     const entry = entries.find((one) => one.seq === head.seq);
     const name = head.stage.toUpperCase();
     const ago = duration(this.#page.clock.now() - head.ts);
-    const who = entry
-      ? `was triggered by ${this.#page.session.id === entry.who ? `you (${entry.who})` : entry.who}`
-      : "was triggered by somebody else";
     return {
-      title: `${name} ${who} ${ago} ago`,
+      title: `${name} was triggered by ${this.#name(entry?.who)} ${ago} ago`,
       detail: [
         h("p", {}, "The event moved on while you were deciding, so nothing was sent."),
         entry?.reason ? h("p", {}, `Reason: ${entry.reason}`) : null,

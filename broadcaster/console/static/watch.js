@@ -10,13 +10,21 @@ const POLL = 1000;
 const SILENT = 15_000;
 /** An answer is waited for so long. */
 const UNANSWERED = 4000;
+const AGAIN = 250;
 const BACK_MAX = 3000;
+/**
+ * Streams of one browser, over all its windows. Over HTTP/1.1 it opens six connections to a server at most, and a stream keeps
+ * one: with a seventh window nothing would be answered any more. The other windows ask.
+ */
+const STREAMS_MAX = 3;
 
 export class Watch {
   #id;
   #hears;
   #over = new AbortController();
+  /** Whether the broadcaster has streams. */
   #streams = true;
+  #streaming = false;
   /** Local ms of the last sign of life; 0 before the first. */
   heard = 0;
   connected = false;
@@ -38,23 +46,27 @@ export class Watch {
 
   /** Whether what is shown is how it is. */
   get fresh() {
-    return this.connected && this.age < (this.#streams ? SILENT : POLL + UNANSWERED);
+    return this.connected && this.age < (this.#streaming ? SILENT : POLL + UNANSWERED);
   }
 
   async run() {
-    for (let failures = 0; !this.#over.signal.aborted;) {
+    let failures = 0;
+    while (!this.#over.signal.aborted) {
       try {
-        await (this.#streams ? this.#stream() : this.#poll());
+        const streamed = this.#streams && (await withSlot(() => this.#stream()));
+        if (streamed) this.connected = false;
+        else await this.#poll();
         failures = 0;
+        await pause(streamed ? AGAIN : POLL);
       } catch (error) {
         if (error instanceof Problem && (error.status === 401 || error.status === 404)) {
           this.#hears.ended(error.status);
           return;
         }
+        this.connected = false;
         failures += 1;
+        await pause(Math.min(AGAIN * 2 ** failures, BACK_MAX));
       }
-      if (this.#streams || failures) this.connected = false;
-      await pause(failures ? Math.min(250 * 2 ** failures, BACK_MAX) : this.#streams ? 250 : POLL);
     }
   }
 
@@ -67,7 +79,7 @@ export class Watch {
     this.#tell(event, progress);
   }
 
-  /** Until the stream ends. Where the answer is plain JSON, questions are asked from then on. */
+  /** Until the stream ends. False where the answer is plain JSON: from then on questions are asked. */
   async #stream() {
     const silence = new AbortController();
     const signal = AbortSignal.any([this.#over.signal, silence.signal]);
@@ -79,9 +91,9 @@ export class Watch {
       });
       if (!got.headers.get("Content-Type")?.startsWith("text/event-stream")) {
         this.#streams = false;
-        await this.#poll();
-        return;
+        return false;
       }
+      this.#streaming = true;
       for await (const told of messages(got.body, () => {
         clearTimeout(timer);
         timer = setTimeout(() => silence.abort(), SILENT);
@@ -92,7 +104,9 @@ export class Watch {
           this.#tell(progress.head, progress);
         }
       }
+      return true;
     } finally {
+      this.#streaming = false;
       clearTimeout(timer);
     }
   }
@@ -103,6 +117,18 @@ export class Watch {
     this.connected = true;
     this.#hears.data(event, progress);
   }
+}
+
+/** What `work` in one of the browser's slots for streams comes to; false when all are taken. */
+async function withSlot(work) {
+  if (!navigator.locks) return work(); // there on https and localhost alone
+  for (let slot = 0; slot < STREAMS_MAX; slot += 1) {
+    const done = await navigator.locks.request(`stagecast-stream-${slot}`, { ifAvailable: true }, (lock) =>
+      lock ? work() : null,
+    );
+    if (done !== null) return done;
+  }
+  return false;
 }
 
 /** The messages of a body of server-sent events; `alive` is called for every chunk, comments included. */
