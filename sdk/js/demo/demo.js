@@ -63,7 +63,7 @@ async function main() {
   };
 
   device.on("connected", () => link("live", "connected"));
-  device.on("disconnected", ({ seconds }) => link("waiting", `back in ${Math.max(1, Math.ceil(seconds))} s`));
+  device.on("disconnected", () => link("waiting", "reconnecting"));
   device.on("ended", ({ code, why }) => link("ended", why || `ended (${code})`));
   device.on("refused", ({ code }) => link("waiting", code.replace("_", " ")));
   device.on("map", refresh);
