@@ -25,12 +25,14 @@ from stagecast.cli.api import DEV_FILE, OPERATOR_KEY, spelt
 from stagecast.cli.forward import Forward
 from stagecast.cli.logs import log_to_stderr
 from stagecast.cli.options import listening, settings_options, wants_echo
+from stagecast.cli.viewer import Viewer, below
 from stagecast.http import base_url
 from stagecast.settings import Settings
 
 SERVICE_KEY = "service.key"
 STAGE_MAP_PATHS = ("/v1/stage-maps", "/v1/campaigns")
 """Served by prefetch; under `dev` reached on the broadcaster's port too."""
+DEMO_PATH = "/demo"
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,8 @@ def _run(settings: Settings, addresses: Addresses, workers: int, as_json: bool) 
 
 def _children(settings: Settings, addresses: Addresses, workers: int, link: Path) -> list[Child]:
     def broadcaster() -> None:
-        run_broadcaster(settings, addresses.http, forward=Forward(base_url(addresses.maps)), forwarded=STAGE_MAP_PATHS)
+        neighbours = below(DEMO_PATH, Viewer(settings, addresses.ws_url).app(), Forward(base_url(addresses.maps)))
+        run_broadcaster(settings, addresses.http, forward=neighbours, forwarded=(*STAGE_MAP_PATHS, DEMO_PATH))
 
     def prefetch() -> None:
         run_prefetch(settings, addresses.maps, key_file=settings.data_dir / SERVICE_KEY)
