@@ -121,10 +121,13 @@ async def test_a_flood_of_messages_is_cut(rig: Rig) -> None:
     async with await rig.device("other", member="other") as other:
         for frame in (b'{"t":"ping","c":1}', b'{"t":"nope"}', b'{"t":"sub","at":[]}'):
             async with await rig.device() as raw:
+                raw.put(masked(frame) * 25)
+                assert await raw.closed() == 4029
+            async with await rig.device() as raw:
                 assert await pour(raw, masked(frame) * 50, 200) < 10_000 * 40
                 assert await ending(raw) in (1008, 4029, None)
         figures = await reported(rig.feed)
-        assert sum(figures[f'stagecast_closes_total{{code="{code}"}}'] for code in ("1008", "4029")) == 3
+        assert sum(figures[f'stagecast_closes_total{{code="{code}"}}'] for code in ("1008", "4029")) == 6
         other.json(t="ping", c=1)
         assert (await other.frame())["t"] == "pong"
 
