@@ -52,7 +52,8 @@ await build({
   legalComments: "none",
 });
 const tsc = createRequire(import.meta.url).resolve("typescript/bin/tsc");
-execFileSync(process.execPath, [tsc, "-p", "tsconfig.build.json"], { stdio: "inherit" });
+for (const config of ["tsconfig.build.json", "tsconfig.types.json"])
+  execFileSync(process.execPath, [tsc, "-p", config], { stdio: "inherit" });
 
 for (const [file, most] of Object.entries(GZIPPED_MAX)) {
   const built = readFileSync(file);

@@ -24,6 +24,9 @@
  * @typedef {import("./frames.js").Position} Position
  * @typedef {import("./frames.js").StageMap} StageMap
  * @typedef {import("./frames.js").State} State
+ * @typedef {import("./frames.js").Payload} Payload
+ * @typedef {import("./frames.js").Hint} Hint
+ * @typedef {import("./followed.js").Result} Result
  * @typedef {import("./followed.js").Switched} Switched
  * @typedef {import("./followed.js").Filled} Filled
  * @typedef {import("./followed.js").Followed} Followed
