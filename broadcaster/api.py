@@ -86,6 +86,8 @@ class Api:
             *Control(self._parts).operations(),
             (Operation("POST", "/v1/revocations", "revoke", "Void the tokens of a device or a member", RULE,
                        bodies.RevocationView, bodies.RevocationBody, 202, (400, 413, 422, 503)), self.revoke),
+            (Operation("GET", "/v1/hosts", "hosts", "Hosts that have reported in the last minutes", READ,
+                       bodies.HostList), self.hosts),
             (Operation("GET", "/openapi.json", "openapi", "This document", (), None), self.openapi),
             (Operation("GET", "/healthz", "healthz", "The process lives", (), bodies.Health), self.healthz),
             (Operation("GET", "/readyz", "readyz", "Store and log answer", (), bodies.Readiness, None, 200, (503,)),
@@ -110,6 +112,17 @@ class Api:
 
     async def show(self, http: HttpRequest, caller: ApiKey) -> Response:
         return answer(await self._parts.view(await self._parts.head(http)))
+
+    async def hosts(self, http: HttpRequest, caller: ApiKey) -> Response:
+        now = self._parts.clock.now()
+        lines = [
+            bodies.HostLine(
+                name, life.beat.connections, life.beat.limit, life.beat.log_age, life.beat.accepting,
+                max(now - life.ts, 0) / 1000,
+            )
+            for name, life in sorted(self._parts.ledger.hosts.items())
+        ]  # fmt: skip
+        return answer(bodies.HostList(lines))
 
     async def delete(self, http: HttpRequest, caller: ApiKey) -> Response:
         request = Request(idempotency_key(http), "gone", caller.id)

@@ -76,6 +76,17 @@ class ShiftBody(Struct, frozen=True, forbid_unknown_fields=True):
     ] = None
 
 
+class RehearsalBody(Struct, frozen=True, forbid_unknown_fields=True):
+    speed: Annotated[float, Meta(ge=0.1, le=1000, description="plays so much faster")] = 10.0
+    devices: Annotated[int, Meta(ge=1, le=500, description="synthetic devices")] = 50
+
+
+class RehearsalView(Struct, frozen=True):
+    """The shadow event, which has a report of its own."""
+
+    id: str
+
+
 class EmptyBody(Struct, frozen=True, forbid_unknown_fields=True):
     pass
 
@@ -104,6 +115,23 @@ class EventView(Struct, frozen=True):
     armed: bool = False
     arming: Armed | None = None
     """For which stage, by whom, since when."""
+
+
+class HostLine(Struct, frozen=True):
+    """A host, as it last said."""
+
+    host: str
+    connections: int
+    limit: int
+    log_age: float
+    accepting: bool
+    """Whether devices may come; false while it drains."""
+    age: float
+    """Seconds since it said so; over 15 it counts as silent."""
+
+
+class HostList(Struct, frozen=True):
+    hosts: list[HostLine]
 
 
 class Live(Progress, frozen=True):

@@ -12,6 +12,7 @@ from broadcaster.openapi import Operation, Parameter
 from broadcaster.parts import BODY_BYTES_MAX, READ, RULE, Handler, Parts, checked_reason, event_of, view_of, wrong
 from broadcaster.problems import head_view
 from broadcaster.readiness import Findings, GoNoGo, failed, judge
+from broadcaster.rehearsal import CannotRehearse
 from broadcaster.report import Report, Sources, report_of
 from broadcaster.watching import TooMany
 from kv import StoreUnavailable
@@ -49,6 +50,8 @@ class Control:
                        view, bodies.ShiftBody, 200, (400, 409, *gone)), self.shift),
             (Operation("GET", event + "/audit", "audit", "Who did what, when and why, oldest first", READ,
                        bodies.AuditPage, None, 200, (404, 422, 503), (_AFTER,)), self.audit),
+            (Operation("POST", event + "/rehearsals", "rehearse", "Run the plan as a shadow event with synthetic devices", RULE,
+                       bodies.RehearsalView, bodies.RehearsalBody, 202, (400, 409, *gone)), self.rehearse),
             (Operation("GET", event + "/report", "report", "What became of the event, stage by stage", READ,
                        Report, None, 200, (404, 503)), self.report),
         ]  # fmt: skip
@@ -108,6 +111,16 @@ class Control:
             return answer(await audit_page(self._parts.heads, head, http.query_params.get("after")))
         except BadCursor:
             raise wrong("after", "not where a page ended") from None
+
+    async def rehearse(self, http: HttpRequest, caller: ApiKey) -> Response:
+        body = await read_body(http, bodies.RehearsalBody, BODY_BYTES_MAX)
+        head = await self._parts.head(http)
+        plan = await self._parts.heads.plan(head)
+        try:
+            shadow = await self._parts.rehearsals.start(head, plan, body.speed, body.devices, caller.id)
+        except CannotRehearse as error:
+            raise Problem(409, "Conflict", str(error), head=head_view(head)) from None
+        return answer(bodies.RehearsalView(shadow), 202, {"Location": f"/v1/events/{shadow}"})
 
     async def report(self, http: HttpRequest, caller: ApiKey) -> Response:
         head = await self._parts.head(http)

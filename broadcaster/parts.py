@@ -17,6 +17,7 @@ from broadcaster.producer import Producer, UnknownEvent
 from broadcaster.publisher import Publisher
 from broadcaster.receipts import Ledger
 from broadcaster.recording import Curves
+from broadcaster.rehearsal import Rehearsals
 from broadcaster.roster import Roster
 from broadcaster.schedule import upcoming
 from broadcaster.series import Recorder, reached
@@ -56,6 +57,7 @@ class Parts:
     recorder: Recorder
     curves: Curves
     watching: Watching
+    rehearsals: Rehearsals
     metrics: Metrics
     clock: Clock
     ready: Callable[[], bodies.Readiness]

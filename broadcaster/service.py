@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -28,6 +29,7 @@ from broadcaster.producer import Producer
 from broadcaster.publisher import Publisher
 from broadcaster.receipts import KEEP_MS, Ledger, keep_ledger
 from broadcaster.recording import REACH_MS, Curves
+from broadcaster.rehearsal import Rehearsals
 from broadcaster.roster import Roster, watch_log
 from broadcaster.series import Recorder, times_of
 from broadcaster.watching import Watching
@@ -151,7 +153,7 @@ async def broadcasting(
 ) -> AsyncIterator[Starlette]:
     """The whole tier on this store and log: plans fire, the cadence runs, API and console answer while it is open. A part that
     breaks ends it with an ExceptionGroup. Streams end once `stopping` is set."""
-    parts, cadence, firing = compose(store, log, clock, stopping)
+    parts, cadence, firing = compose(store, log, clock, stopping, settings)
     async with asyncio.TaskGroup() as tasks:
         running = [
             tasks.create_task(keep_ledger(parts.ledger, log, clock, reach=REACH_MS)),
@@ -165,13 +167,18 @@ async def broadcasting(
             gate = Gate(remembering(store), clock.monotonic)
             yield with_console(http_api(parts, gate), store, gate, clock, settings or Settings())
         finally:
+            await parts.rehearsals.close()
             for task in running:
                 task.cancel()
             await parts.publisher.drain(CLOSE_WAIT)
 
 
 def compose(
-    store: KeyValue, log: MessageLog, clock: Clock, stopping: asyncio.Event | None = None
+    store: KeyValue,
+    log: MessageLog,
+    clock: Clock,
+    stopping: asyncio.Event | None = None,
+    settings: Settings | None = None,
 ) -> tuple[Parts, Cadence, Firing]:
     """The parts of one broadcaster, nothing running yet."""
     heads, ledger = Heads(store), Ledger()
@@ -198,7 +205,8 @@ def compose(
     metrics = Metrics(producer, publisher, cadence, firing, roster, ledger, {})
     parts = Parts(
         store, heads, roster, producer, Planning(producer, heads, clock), publisher, ledger, recorder,
-        Curves(store, recorder, clock), Watching(look, stopping or asyncio.Event()), metrics, clock, ready,
+        Curves(store, recorder, clock), Watching(look, stopping or asyncio.Event()),
+        Rehearsals(producer, settings, clock, random.Random()), metrics, clock, ready,
     )  # fmt: skip
     return parts, cadence, firing
 

@@ -1,6 +1,7 @@
 """More of `stagecast event`: the control room's commands."""
 
 import re
+import time
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from stagecast.cli.report_page import report_page, seconds
 
 _SHIFT = re.compile(r"([+-]?)((?:\d+(?:h|min|m|s))+)")
 _PART = re.compile(r"(\d+)(h|min|m|s)")
+SETTLE = 6.0
+"""Seconds."""
 _SECONDS = {"h": 3600, "min": 60, "m": 60, "s": 1}
 
 
@@ -126,15 +129,20 @@ def export(api: Api, id: str, toml: bool) -> None:
 def report(api: Api, id: str, html: Path | None, plain: bool) -> None:
     """What became of event ID: reach and times of every stage, what went missing, storms, audit."""
     got = api.call("GET", f"/v1/events/{id}/report")
+    if plain:
+        click.echo(msgspec.json.encode(got))
+    if html is not None or not plain:
+        _show(got, html)
+
+
+def _show(got: dict[str, Any], html: Path | None) -> None:
     if html is not None:
         try:
             html.write_text(report_page(got), encoding="utf-8")
         except OSError as error:
             raise click.ClickException(f"{html}: {error.strerror}") from error
         click.echo(f"{html}: written")
-    if plain:
-        click.echo(msgspec.json.encode(got))
-    elif html is None:
+    else:
         click.echo(
             f"{'seq':>5}  {'stage':<20} {'audience':>10} {'written':>10} {'missing':>8}  {'50 %':>8} {'99 %':>8} {'99.9 %':>8}"
         )
@@ -152,4 +160,42 @@ def _reasons(line: dict[str, Any]) -> str:
     return " · ".join(part for part in (line["why"], line["detail"]) if part)
 
 
-COMMANDS = (shift, arm, disarm, ready, audit, export, report)
+@click.command()
+@click.argument("id")
+@click.option("--speed", default=10.0, show_default=True, type=click.FloatRange(0.1, 1000), help="plays so much faster")
+@click.option("--devices", default=50, show_default=True, type=click.IntRange(1, 500), help="synthetic devices")
+@click.option(
+    "--html", type=click.Path(path_type=Path, dir_okay=False), help="write its report to this file at the end"
+)
+@click.option("--timeout", type=float, default=3700, show_default=True, help="seconds; then exit 1")
+@api_options
+def rehearse(api: Api, id: str, speed: float, devices: int, html: Path | None, timeout: float) -> None:
+    """Run event ID's plan as a shadow event with synthetic devices.
+
+    Real devices never see it. Stages that wait for a person follow after 30 s, before --speed. Ends when the shadow event has
+    played to its end, with its report.
+    """
+    shadow = api.call("POST", f"/v1/events/{id}/rehearsals", {"speed": speed, "devices": devices})["id"]
+    click.echo(f"{shadow}: playing")
+    deadline, seen = time.monotonic() + timeout, 0
+    while time.monotonic() < deadline:
+        one = api.call("GET", f"/v1/events/{shadow}")
+        if one["seq"] != seen:
+            seen = one["seq"]
+            click.echo(f"  {one['stage']}")
+        got = api.call("GET", f"/v1/events/{shadow}/progress")
+        if (
+            one["stage"] == one["plan"][-1]["stage"]
+            and got["seq"] == one["seq"]
+            and got["reached_ms"]["99.9"] is not None
+        ):
+            time.sleep(SETTLE)  # until the last points of its curve are in the store
+            _show(api.call("GET", f"/v1/events/{shadow}/report"), html)
+            return
+        time.sleep(0.5)
+    raise click.ClickException(
+        f"{shadow} has not ended within {timeout:g} s; `stagecast event report {shadow}` tells how far it came"
+    )
+
+
+COMMANDS = (shift, arm, disarm, ready, audit, export, report, rehearse)

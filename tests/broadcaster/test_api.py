@@ -341,7 +341,7 @@ async def test_who_may_call(one: Broadcaster, call: Caller) -> None:
     """Every operation but health, metrics and the description: 401 without a good key, 403 with a key of a lesser scope."""
     call.keys["bad"] = "sc_operator_of-nothing"
     guarded = [one for one in operations(one) if one.scopes]
-    assert len(guarded) == 17
+    assert len(guarded) == 19
     for operation in guarded:
         path = operation.path.replace("{id}", "final")
         for scope in (None, "bad"):
@@ -350,7 +350,7 @@ async def test_who_may_call(one: Broadcaster, call: Caller) -> None:
         for scope in ("operator", "viewer", "service"):
             got = await call(operation.method, path, {}, scope=scope)
             assert (got.status_code == 403) == (scope not in operation.scopes), (operation.name, scope)
-    reads = {"list", "show", "history", "progress", "readiness", "audit", "report"}
+    reads = {"list", "show", "history", "progress", "readiness", "audit", "report", "hosts"}
     assert {one.name for one in guarded if "viewer" in one.scopes} == reads
     assert {one.name for one in guarded if "service" in one.scopes} == {*reads, "transition"}
 
