@@ -43,6 +43,8 @@ class Pages:
         self.stage: Running | None = None
         self.event = "final"
         """Of a session that names none, as the demo's."""
+        self.ws: str | None = None
+        """Where devices connect, if not straight to their Stagecast."""
         self.files: dict[str, str] = {}
         """Modules of a test's own, by path."""
         pages = self
@@ -68,7 +70,7 @@ class Pages:
 
     def policy(self) -> dict[str, str]:
         """Nothing from anywhere else, no inline script, no inline style; sockets and maps of the one Stagecast."""
-        there = f"{self.stage.ws.removesuffix('/ws')} {self.stage.http}" if self.stage else ""
+        there = f"{self._devices.removesuffix('/ws')} {self.stage.http}" if self.stage else ""
         return {
             "Cache-Control": "no-store",
             "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -92,6 +94,11 @@ class Pages:
             return "", b"no such page"
         return TYPES[file.suffix], file.read_bytes()
 
+    @property
+    def _devices(self) -> str:
+        assert self.stage is not None
+        return self.ws or self.stage.ws
+
     def _session(self, query: dict[str, str]) -> dict[str, Any]:
         assert self.stage is not None
         event, device = query.get("event", self.event), query.get("device", "")
@@ -100,7 +107,7 @@ class Pages:
             keys = load_keys(self.stage.data / "keys.json")
             ttl = float(query.get("ttl", "3600"))
             token = keys.mint(query.get("member", "demo"), device, [event], ttl, time.time(), random.Random())
-        return {"ws": self.stage.ws, "event": event, "token": token, "titles": titles()}
+        return {"ws": self._devices, "event": event, "token": token, "titles": titles()}
 
     @contextlib.contextmanager
     def serving(self) -> Iterator["Pages"]:

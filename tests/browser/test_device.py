@@ -258,6 +258,79 @@ async def test_a_network_that_is_cut(chromium: Browser, pages: Pages, stage: Run
         assert (await one.is_at("live"))["caughtUp"] is True
 
 
+async def test_a_network_that_falls_silent(chromium: Browser, pages: Pages, stage: Running) -> None:
+    """Nothing comes through any more and nobody says so: the missing pong tells, the device leaves the dead connection at once
+    and takes what it missed by a new one."""
+    await stage.create("silent", *STAGES)
+    async with wire(stage) as network:
+        pages.ws = network.url
+        try:
+            async with tab(chromium, pages) as one:
+                await one.start("silent")
+                await one.is_at("upcoming")
+                network.silent = True
+                await stage.go("silent", "live")
+                await until(lambda: one.holds("told.some((one) => one.name === 'disconnected')"), "it noticed")
+                assert (await one.told("disconnected"))[0]["why"] == "no answer while open"
+                network.silent = False
+                assert (await one.is_at("live"))["caughtUp"] is True
+        finally:
+            pages.ws = None
+
+
+class Wire:
+    """A stretch of network between devices and a host."""
+
+    def __init__(self, to: str) -> None:
+        self._host, port = to.removeprefix("ws://").removesuffix("/ws").rsplit(":", 1)
+        self._port = int(port)
+        self.silent = False
+        """What is sent is lost; nobody hears of it."""
+        self.url = ""
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(self._host, self._port)
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._pass(reader, back))
+                both.create_task(self._pass(there, writer))
+        except* ConnectionError:
+            pass
+        finally:
+            for end in (writer, back):
+                end.transport.abort()
+
+    async def _pass(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await source.read(65536):
+                if not self.silent:
+                    sink.write(data)
+        await until(lambda: not self.silent, "the network carries a connection's end too", within=60)
+        sink.write_eof()
+
+
+@contextlib.asynccontextmanager
+async def wire(stage: Running) -> AsyncIterator[Wire]:
+    """Its end for devices is `url`. Carries until the end of the test."""
+    made = Wire(stage.ws)
+    carried: set[asyncio.Task[None]] = set()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(made.carry(reader, writer))
+        carried.add(task)
+        task.add_done_callback(carried.discard)
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    made.url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/ws"
+    try:
+        yield made
+    finally:
+        server.close()
+        for task in carried:
+            task.cancel()
+        await asyncio.gather(*carried, return_exceptions=True)
+
+
 async def kill_connections(stage: Running) -> None:
     """Ends every connection as a fault would: the workers are killed. Theirs listen again when this returns."""
     for pid in list(stage.pids["workers"]):
