@@ -9,7 +9,14 @@ from typing import Any
 def main() -> None:
     atheris: Any = importlib.import_module("atheris")
     with atheris.instrument_imports(
-        include=["pushy.handshake", "pushy.rfc6455", "stagecast.wire", "stagecast.names", "tests.fuzz.properties"]
+        include=[
+            "pushy.handshake",
+            "pushy.proxies",
+            "pushy.rfc6455",
+            "stagecast.wire",
+            "stagecast.names",
+            "tests.fuzz.properties",
+        ]
     ):
         properties = importlib.import_module("tests.fuzz.properties")
     target = properties.TARGETS[sys.argv[1]]

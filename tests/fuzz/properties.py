@@ -2,9 +2,11 @@
 the corpus. Each raises AssertionError when it does not hold."""
 
 import sys
+from ipaddress import ip_address
 
 from pushy import handshake, rfc6455
 from pushy.handshake import Door, Upgrade
+from pushy.proxies import BadPreamble, Proxies, read_preamble
 from pushy.rfc6455 import Close, Event, FrameReader, Limits, Violation
 from stagecast.wire.codec import DEVICE_TYPES, Invalid, Malformed, decode_device_frame, encode
 from stagecast.wire.frames import DEVICE_FRAME_BYTES_MAX, DeviceFrame, Err
@@ -15,6 +17,7 @@ VIOLATIONS = {1002, 1007, 1008, 1009}
 STATUSES = {400, 403, 404, 426}
 KEPT_MAX = 2 * LIMITS.message + 4096
 """Bytes a reader may hold: a message, the frame under way, and objects' own size."""
+TRUSTED = Proxies.of(["10.0.0.0/8"], True)
 DOOR = Door(frozenset({"https://tv.example"}))
 
 
@@ -128,4 +131,24 @@ def device_frame(data: bytes) -> None:
             assert decode_device_frame(encode(frame)) == frame
 
 
-TARGETS = {"frames": frames, "handshake": request, "device": device_frame}
+def proxies(data: bytes) -> None:
+    """Any bytes, as a PROXY preamble: waited for, refused, or an address and no more bytes than there are, and never from a part
+    of it. As an X-Forwarded-For: no address that is a trusted proxy's, and nothing raised."""
+    found = _preamble(data)
+    if isinstance(found, tuple):
+        address, length = found
+        assert 0 < length <= len(data)
+        assert address is None or str(ip_address(address)) == address
+        assert all(_preamble(data[:size]) is None for size in range(length))
+    client = TRUSTED.client(data.decode("latin-1"))
+    assert client is None or str(ip_address(client.partition("%")[0])) == client.partition("%")[0]
+
+
+def _preamble(data: bytes) -> tuple[str | None, int] | BadPreamble | None:
+    try:
+        return read_preamble(data)
+    except BadPreamble as error:
+        return error
+
+
+TARGETS = {"frames": frames, "handshake": request, "device": device_frame, "proxies": proxies}
