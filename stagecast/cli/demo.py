@@ -7,7 +7,6 @@ import json
 import os
 import random
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -20,7 +19,7 @@ import httpx
 
 from stagecast.cli.api import OPERATOR_KEY, spelt
 from stagecast.cli.audience import Audience, Tally, tastes
-from stagecast.http import parse_address
+from stagecast.http import listen
 from stagecast.tokens import load_keys
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "final"
@@ -134,12 +133,10 @@ def _terminate(process: asyncio.subprocess.Process) -> None:
 
 
 def _is_free(address: str) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(parse_address(address))
-        except OSError:
-            return False
+    try:
+        listen(address).close()
+    except OSError:
+        return False
     return True
 
 
@@ -356,6 +353,10 @@ def _next_steps(ready: dict[str, Any], event: str, audience: Audience, data: Pat
     click.echo(f"""
 Stagecast stays up: HTTP {ready["http"]}, devices {ready["ws"]}
 A device's token (member "you", device "mine"): {token}
+
+In a browser, side by side:
+  {ready["http"]}/console/  the control room; the key is in {data / OPERATOR_KEY}
+  {ready["http"]}/demo/     a viewer's screen
 
 Try, in another terminal:
   {stagecast} event go{where} {event} second-half
