@@ -15,6 +15,8 @@ import { describe, link, showStage } from "./screen.js";
 
 const SDK = "./sdk/index.js";
 const CACHE = "./sdk/cache.js";
+/** Milliseconds until the screen is an ordinary one, if no stage has come by then. */
+const PATIENCE = 1500;
 
 /** @param {string} [device] @returns {Promise<Session>} */
 async function session(device) {
@@ -65,7 +67,7 @@ async function main() {
   device.on("connected", () => link("live", "connected"));
   device.on("disconnected", () => link("waiting", "reconnecting"));
   device.on("ended", ({ code, why }) => link("ended", why || `ended (${code})`));
-  device.on("refused", ({ code }) => link("waiting", code.replace("_", " ")));
+  device.on("refused", ({ code }) => link("waiting", code === "unknown_event" ? "waiting for the event" : code));
   device.on("map", refresh);
   device.on("stage", async (change) => {
     const began = performance.now();
@@ -76,6 +78,7 @@ async function main() {
   });
   refresh();
   device.connect();
+  setTimeout(() => device.state(event) ?? showStage("tonight", [], titles), PATIENCE);
 }
 
 /** The titles a payload names: a list of ids, or an object that has one. @param {unknown} payload @returns {string[]} */

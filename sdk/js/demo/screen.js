@@ -6,6 +6,8 @@ import { art } from "./art.js";
 
 /** Cards in a row. */
 const ROW = 10;
+/** Stages in which nothing is live. */
+const STILL = ["tonight", "upcoming", "ended", "gone"];
 /** Rows in all. */
 const ROWS = 4;
 
@@ -45,7 +47,7 @@ export async function showStage(stage, picks, titles) {
   turn += 1;
   document.documentElement.dataset.stage = stage;
   $("stage").textContent = named(stage);
-  $("stage").dataset.kind = stage === "upcoming" || stage === "ended" || stage === "gone" ? "still" : "live";
+  $("stage").dataset.kind = STILL.includes(stage) ? "still" : "live";
   const hero = shown.find((id) => id !== featured) ?? shown[0]; // what was just there is no news
   if (shown.length) feature(hero, titles[hero]);
   const others = [hero, ...shown.filter((id) => id !== hero)];
