@@ -153,7 +153,7 @@ async def test_what_is_missing_and_why(call: Call) -> None:
     ill = {**well, "written": 5, "pending": 1, "closed": 3, "switched": 6, "missing": 1, "at_or_past": 7, "silent": 2}
     said = [text.split(":")[0].split(";")[0] for _, text in await call("landing", "missing", ill)]
     assert said == [
-        "1 device can't take it yet", "1 device took the stage and hold no payload for it",
+        "1 device can't take it yet", "1 device took the stage without a payload for it",
         "3 connections ended before it was sent", "2 hosts silent for 15 s", "2 asked devices have not answered yet",
         "2 devices not confirmed by the census yet",
     ]  # fmt: skip

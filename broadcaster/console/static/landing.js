@@ -183,7 +183,7 @@ export function missing(progress) {
   say_(
     progress.missing,
     "bad",
-    `${counted(progress.missing, "device")} took the stage and hold no payload for it: they have no stage map with this stage or a default`,
+    `${counted(progress.missing, "device")} took the stage without a payload for it: no stage map there has this stage or a default`,
   );
   say_(
     progress.closed,
