@@ -1,5 +1,6 @@
 """The control room's operations: go or no-go, arming, shifting, the audit, what is going on, what became of it."""
 
+import re
 from collections.abc import AsyncGenerator
 
 from msgspec import json, structs
@@ -8,8 +9,20 @@ from starlette.responses import Response, StreamingResponse
 
 from broadcaster import bodies
 from broadcaster.auditing import BadCursor, audit_page, whole_audit
+from broadcaster.explaining import Timeline
 from broadcaster.openapi import Operation, Parameter
-from broadcaster.parts import BODY_BYTES_MAX, READ, RULE, Handler, Parts, checked_reason, event_of, view_of, wrong
+from broadcaster.parts import (
+    BODY_BYTES_MAX,
+    READ,
+    RULE,
+    Handler,
+    Parts,
+    checked_reason,
+    event_of,
+    is_event,
+    view_of,
+    wrong,
+)
 from broadcaster.problems import head_view
 from broadcaster.readiness import Findings, GoNoGo, failed, judge
 from broadcaster.rehearsal import CannotRehearse
@@ -25,6 +38,10 @@ AUDIT_MAX = 10_000
 """Lines of the audit in a report, or somewhat more."""
 EVENT_STREAM = "text/event-stream"
 _AFTER = Parameter("after", "query", {"type": "string"}, "where the previous page ended")
+
+_EVENT = Parameter("event", "query", {"type": "string"}, "an event of interest")
+_DEVICE = Parameter("device", "path", {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,64}$"}, "the device's id")
+_DEVICE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
 class Control:
@@ -54,6 +71,8 @@ class Control:
                        bodies.RehearsalView, bodies.RehearsalBody, 202, (400, 409, *gone)), self.rehearse),
             (Operation("GET", event + "/report", "report", "What became of the event, stage by stage", READ,
                        Report, None, 200, (404, 503)), self.report),
+            (Operation("GET", "/v1/devices/{device}/explain", "explain", "What happened to a device", READ,
+                       Timeline, None, 200, (404, 422, 503), (_DEVICE, _EVENT)), self.explain),
         ]  # fmt: skip
 
     async def progress(self, http: HttpRequest, caller: ApiKey) -> Response:
@@ -111,6 +130,14 @@ class Control:
             return answer(await audit_page(self._parts.heads, head, http.query_params.get("after")))
         except BadCursor:
             raise wrong("after", "not where a page ended") from None
+
+    async def explain(self, http: HttpRequest, caller: ApiKey) -> Response:
+        device, event = http.path_params["device"], http.query_params.get("event")
+        if not _DEVICE_ID.fullmatch(device):
+            raise wrong("device", "not a device id")
+        if event is not None and not is_event(event):
+            raise wrong("event", "not an event id")
+        return answer(await self._parts.explaining.explain(device, event))
 
     async def rehearse(self, http: HttpRequest, caller: ApiKey) -> Response:
         body = await read_body(http, bodies.RehearsalBody, BODY_BYTES_MAX)

@@ -115,7 +115,7 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
     return {
         "name": parameter.name,
         "in": parameter.where,
-        "required": False,
+        "required": parameter.where == "path",
         "schema": parameter.schema,
         "description": parameter.description,
     }

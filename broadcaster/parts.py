@@ -10,6 +10,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from broadcaster import bodies
+from broadcaster.explaining import Explaining
 from broadcaster.heads import Heads
 from broadcaster.metrics import Metrics
 from broadcaster.planning import Planning
@@ -58,6 +59,7 @@ class Parts:
     curves: Curves
     watching: Watching
     rehearsals: Rehearsals
+    explaining: Explaining
     metrics: Metrics
     clock: Clock
     ready: Callable[[], bodies.Readiness]

@@ -19,6 +19,7 @@ from broadcaster.bodies import Health, Readiness
 from broadcaster.cadence import Cadence
 from broadcaster.console.app import with_console
 from broadcaster.control import live
+from broadcaster.explaining import Explaining
 from broadcaster.firing import Firing
 from broadcaster.heads import Heads
 from broadcaster.metrics import Metrics
@@ -206,7 +207,8 @@ def compose(
     parts = Parts(
         store, heads, roster, producer, Planning(producer, heads, clock), publisher, ledger, recorder,
         Curves(store, recorder, clock), Watching(look, stopping or asyncio.Event()),
-        Rehearsals(producer, settings, clock, random.Random()), metrics, clock, ready,
+        Rehearsals(producer, settings, clock, random.Random()),
+        Explaining(store, heads, clock, settings.data_dir if settings else None), metrics, clock, ready,
     )  # fmt: skip
     return parts, cadence, firing
 

@@ -12,6 +12,7 @@ from starlette.routing import Route
 from kv import StoreError
 from pushy.delivery import BODY_MAX, BadEntry, Entries, Entry, Outcome
 from pushy.draining import Progress
+from pushy.link import Happening
 from pushy.metrics import CONTENT_TYPE, page
 from stagecast.access import ApiKey, Gate, Scope
 from stagecast.http import EXCEPTION_HANDLERS, Problem, answer, read_body, require
@@ -41,6 +42,8 @@ class Host(Protocol):
     def drain_progress(self) -> Progress: ...
 
     async def push(self, entries: list[Entry]) -> list[Outcome]: ...
+
+    async def explain(self, device: str) -> list[Happening]: ...
 
 
 def admin_app(host: Host, gate: Gate, collector: Collector) -> Starlette:
@@ -74,6 +77,10 @@ def admin_app(host: Host, gate: Gate, collector: Collector) -> Starlette:
         except BadEntry as error:
             raise Problem(422, "Unprocessable Content", str(error), field=error.field) from error
 
+    async def explain(request: Request) -> Response:
+        await _may(gate, request, "operator", "service")
+        return answer({"timeline": await host.explain(request.path_params["device"])})
+
     routes = [
         Route("/healthz", healthz),
         Route("/readyz", readyz),
@@ -81,6 +88,7 @@ def admin_app(host: Host, gate: Gate, collector: Collector) -> Starlette:
         Route("/drain", drain, methods=["POST"]),
         Route("/drain", drain_progress, methods=["GET"]),
         Route("/push", push, methods=["POST"]),
+        Route("/explain/{device}", explain),
     ]
     return Starlette(routes=routes, exception_handlers=EXCEPTION_HANDLERS)
 

@@ -15,6 +15,7 @@ from typing import assert_never, cast
 from pushy import handshake
 from pushy.followed import Place
 from pushy.handshake import Door, Refusal, Upgrade
+from pushy.happenings import Happenings
 from pushy.hub import Hub
 from pushy.proxies import BadPreamble, Proxies, read_preamble
 from pushy.rfc6455 import (
@@ -77,6 +78,7 @@ class Floor:
     wanted: Callable[["Connection", list[str]], None]
     left: Callable[["Connection"], None]
     """The session is over: it leaves the hub and the directory."""
+    happenings: Happenings
     gone: Callable[["Connection"], None]
     """The TCP connection is over."""
     introduced: Callable[["Connection", str | None], bool]
@@ -170,7 +172,7 @@ class Connection(asyncio.Protocol):
         floor = self._floor
         if self.phase == OPEN:
             floor.closes["1006"] += 1
-            self._leave()
+            self._leave("lost", "1006: the connection broke off")
         floor.wheel.remove(self)
         floor.gone(self)
 
@@ -333,7 +335,7 @@ class Connection(asyncio.Protocol):
                     self.do(self.session.charge(now), now, wall)
                 case Close(code, _):
                     self._floor.closes["peer"] += 1
-                    self._leave()
+                    self._leave("closed by the device", str(code))
                     self.phase = CLOSING
                     self.write(close_frame(code) if code != NO_STATUS else close_frame())
                     self.transport.close()
@@ -369,9 +371,12 @@ class Connection(asyncio.Protocol):
                 case Send(data):
                     self.write(server_frame(data))
                 case Acked(ack):
-                    if not self._floor.hub.ack(self, ack):
+                    if self._floor.hub.ack(self, ack):
+                        self._floor.happenings.position(wall, self.device, "ack", ack)
+                    else:
                         self.do(self.session.charge(now), now, wall)
                 case At(at):
+                    self._floor.happenings.position(wall, self.device, "census", at)
                     self._floor.hub.moved(self, at)
                 case Follow(at):
                     self._floor.hub.join(self, at, now)
@@ -417,12 +422,14 @@ class Connection(asyncio.Protocol):
         if self.phase != OPEN:
             return
         self._floor.closes[str(int(code))] += 1
-        self._leave()
+        self._leave("closed", f"{int(code)}: {reason}")
         self.phase = CLOSING
         self.write(close_frame(code, reason))
         self._finish()
 
-    def _leave(self) -> None:
+    def _leave(self, what: str, why: str) -> None:
+        if self.session.claims is not None:
+            self._floor.happenings.session(self._floor.clock.now(), self.device, what, why)
         self._floor.upgraded -= 1
         self._floor.left(self)
         self.session.phase = Phase.ENDED

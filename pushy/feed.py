@@ -19,6 +19,7 @@ from pushy.beating import beat
 from pushy.delivery import Deliveries, Entry, Outcome
 from pushy.draining import FILE as DRAIN_FILE
 from pushy.draining import Drains, Progress
+from pushy.explaining import Explaining
 from pushy.feed_values import outgoing_values, roads_values
 from pushy.heads import Refuse, Tell
 from pushy.late import LateLog, LateStore
@@ -30,9 +31,11 @@ from pushy.link import (
     Delivered,
     Drain,
     Ended,
+    Explained,
     Follow,
     FromWorker,
     Gauges,
+    Happening,
     Hinted,
     Joined,
     Readiness,
@@ -116,6 +119,7 @@ class Feed:
         self._host = settings.host or socket.gethostname()
         self._sessions = Whereabouts(self._host, admin_url, self.registry, self._told_all, self._replace)
         self.deliveries = Deliveries()
+        self._explaining = Explaining()
         self.collector = HostCollector(self._own_values, self._worker_values)
 
     async def run(self) -> None:
@@ -178,6 +182,10 @@ class Feed:
     async def push(self, entries: list[Entry]) -> list[Outcome]:
         return await self.deliveries.push(entries, self._joined())
 
+    async def explain(self, device: str) -> list[Happening]:
+        """What this host's workers know of a device, oldest first."""
+        return await self._explaining.ask(device, self._joined(), self._clock.now())
+
     def _beat(self) -> HostBeat:
         return HostBeat(
             self._host, self._clock.now(), self.connections(), self._settings.connections * self._workers,
@@ -232,6 +240,7 @@ class Feed:
         self._links.pop(link.id, None)
         self.roads.heads.left(link.id)
         self.deliveries.lost(link.id)
+        self._explaining.lost(link.id)
         if link.joined is not None and all(other.worker != link.worker for other in self._joined()):
             self._absentees.lost(link.joined, connections, self._clock.monotonic())
 
@@ -250,6 +259,8 @@ class Feed:
                 self._moved(link, changes)
             case Delivered():
                 self.deliveries.delivered(link.id, message)
+            case Explained():
+                self._explaining.explained(link.id, message)
             case Gauges(values):
                 self._gauge(link, values)
             case _:

@@ -78,6 +78,22 @@ class Gauges(Struct, frozen=True, tag=True):
     """Metric name (with labels in Prometheus' text form) → value. CONNECTIONS is always there."""
 
 
+class Happening(Struct, frozen=True):
+    """Something that happened to a device, in words."""
+
+    ts: int
+    """Wall ms."""
+    what: str
+    detail: str
+
+
+class Explained(Struct, frozen=True, tag=True):
+    """What this worker knows of the device of an Explain."""
+
+    id: int
+    happenings: list[Happening]
+
+
 CONNECTIONS = "stagecast_connections"
 """Gauge: connections open at this worker, of any state: a drain is over when it is 0 everywhere."""
 AHEAD = "stagecast_devices_ahead_total"
@@ -153,6 +169,13 @@ class Push(Struct, frozen=True, tag=True):
     parcels: list[Parcel]
 
 
+class Explain(Struct, frozen=True, tag=True):
+    """Answered by Explained with the same id."""
+
+    id: int
+    device: str
+
+
 class Drain(Struct, frozen=True, tag=True):
     """Close all connections with 4000 at `rate` a second (this worker's share), telling each `back` (ms), and accept no more."""
 
@@ -168,8 +191,8 @@ class Steer(Struct, frozen=True, tag=True):
     """This worker's share of the host's `accept_rate`; 0: as before."""
 
 
-FromWorker = Joined | Follow | Unfollow | Counted | Sessions | Delivered | Gauges
-ToWorker = Readiness | Update | Refused | Hinted | Revoked | Replaced | Push | Drain | Steer
+FromWorker = Joined | Follow | Unfollow | Counted | Sessions | Delivered | Explained | Gauges
+ToWorker = Readiness | Update | Refused | Hinted | Revoked | Replaced | Push | Explain | Drain | Steer
 
 _encoder = msgspec.msgpack.Encoder()
 _length = struct.Struct(">I")

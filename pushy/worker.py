@@ -34,6 +34,7 @@ from pushy.feed_link import FeedLink
 from pushy.followed import Outlet
 from pushy.gauges import Fanouts, connection_values, process_values, quietest
 from pushy.handshake import BUSY, RETRY_AFTER, Door, Refusal
+from pushy.happenings import Happenings, standing
 from pushy.hub import Hub
 from pushy.limits import Crowd
 from pushy.link import (
@@ -42,8 +43,11 @@ from pushy.link import (
     Delivered,
     Drain,
     Ended,
+    Explain,
+    Explained,
     Follow,
     Gauges,
+    Happening,
     Hinted,
     Joined,
     Parcel,
@@ -177,6 +181,7 @@ class Worker:
             greeted=self._greeted,
             wanted=self._wanted,
             left=self._left,
+            happenings=Happenings(),
             gone=self._gone,
             introduced=self._introduced,
             proxies=Proxies.of(settings.trusted_proxies, settings.proxy_protocol),
@@ -229,7 +234,7 @@ class Worker:
     def _feed_lost(self) -> None:
         self._feed_lost_at = self._clock.monotonic()
 
-    def _received(self, message: ToWorker) -> None:
+    def _received(self, message: ToWorker) -> None:  # noqa: C901 - a case per message
         now = self._clock.monotonic()
         match message:
             case Update():
@@ -240,6 +245,8 @@ class Worker:
                 self._step()
             case Push(number, parcels):
                 self._push(number, parcels)
+            case Explain(number, device):
+                self._link.send(Explained(number, self._explained(device)))
             case Refused(event, code):
                 self._settle(event, self._hub.refused(event), code)
                 if self._hub.head(event) is not None:
@@ -264,6 +271,14 @@ class Worker:
     def _settle(self, event: str, waiters: Iterable[Outlet], code: ErrCode | None) -> None:
         self._settling.extend((cast("Connection", waiter), event, code) for waiter in waiters)
         self._step_soon()
+
+    def _explained(self, device: str) -> list[Happening]:
+        wall = self._clock.now()
+        now = [
+            Happening(wall, "connected", standing(one, one.session.sid, self._index))
+            for one in self._directory.device(device)
+        ]
+        return self.floor.happenings.of(device) + now
 
     def _push(self, number: int, parcels: list[Parcel]) -> None:
         statuses: list[tuple[int, str, int]] = []
@@ -354,6 +369,12 @@ class Worker:
         self._directory.add(connection)
         session = connection.session
         self._change(Began(connection.member, connection.device, session.sid, session.start))
+        self.floor.happenings.session(
+            session.start,
+            connection.device,
+            "hello",
+            f"session {session.sid} at worker {self._index}, app {session.app or '–'}",
+        )
 
     def _wanted(self, connection: Connection, events: list[str]) -> None:
         now, wall = self._clock.monotonic(), self._clock.now()

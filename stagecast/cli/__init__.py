@@ -12,6 +12,7 @@ _COMMANDS = {
     "dev": ("stagecast.cli.dev", "dev"),
     "status": ("stagecast.cli.status", "status"),
     "event": ("stagecast.cli.event", "event"),
+    "explain": ("stagecast.cli.explain", "explain"),
     "device": ("stagecast.cli.device", "device"),
     "prefetch": ("stagecast.cli.prefetch", "prefetch"),
     "token": ("stagecast.cli.credentials", "token"),

@@ -12,7 +12,7 @@ from broadcaster.api import Api, http_api
 from broadcaster.service import remembering
 from kv import Put
 from stagecast.access import CACHED, Gate, Scope, new_key
-from stagecast.receipts import Receipt
+from stagecast.receipts import HostBeat, Receipt
 from stagecast.records import API_KEYS, HEADS, REVOKED, Revocation
 from tests.broadcaster.world import Broadcaster, World
 
@@ -341,7 +341,7 @@ async def test_who_may_call(one: Broadcaster, call: Caller) -> None:
     """Every operation but health, metrics and the description: 401 without a good key, 403 with a key of a lesser scope."""
     call.keys["bad"] = "sc_operator_of-nothing"
     guarded = [one for one in operations(one) if one.scopes]
-    assert len(guarded) == 19
+    assert len(guarded) == 20
     for operation in guarded:
         path = operation.path.replace("{id}", "final")
         for scope in (None, "bad"):
@@ -350,9 +350,19 @@ async def test_who_may_call(one: Broadcaster, call: Caller) -> None:
         for scope in ("operator", "viewer", "service"):
             got = await call(operation.method, path, {}, scope=scope)
             assert (got.status_code == 403) == (scope not in operation.scopes), (operation.name, scope)
-    reads = {"list", "show", "history", "progress", "readiness", "audit", "report", "hosts"}
+    reads = {"list", "show", "history", "progress", "readiness", "audit", "report", "hosts", "explain"}
     assert {one.name for one in guarded if "viewer" in one.scopes} == reads
     assert {one.name for one in guarded if "service" in one.scopes} == {*reads, "transition"}
+
+
+async def test_hosts_are_listed_as_they_last_said(one: Broadcaster, call: Caller) -> None:
+    """With how long ago that was; a host that never reported is not there."""
+    now = one.parts.clock.now()
+    one.parts.ledger.beat(HostBeat("h1", now, 70, 100, 2.5, True), now - 4000)
+    hosts = (await call("GET", "/v1/hosts", scope="viewer")).json()["hosts"]
+    age = hosts[0].pop("age")
+    assert hosts == [{"host": "h1", "connections": 70, "limit": 100, "log_age": 2.5, "accepting": True}]
+    assert age >= 4.0
 
 
 async def test_the_description_has_every_route(one: Broadcaster, call: Caller) -> None:

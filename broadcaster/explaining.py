@@ -1,0 +1,109 @@
+"""One device's time line, from everything that knows something of it: registry, its host, the event's head and receipts.
+
+The host is asked at its admin port with the service key of DATA; the caller's own key goes nowhere. Tokens are nowhere in it.
+"""
+
+from pathlib import Path
+from urllib.parse import quote
+
+import httpx
+import msgspec
+from msgspec import Struct
+
+from broadcaster.heads import Heads, Kept
+from kv import Store
+from stagecast.clock import Clock
+from stagecast.event import Head
+from stagecast.records import Session, device_record, registry_record
+
+SERVICE_KEY = "service.key"
+"""In DATA, as `stagecast dev` makes it."""
+TIMEOUT = 2.0
+ANSWER_MAX = 1 << 20
+"""Bytes of a host's answer."""
+_session = msgspec.json.Decoder(Session)
+
+
+class Moment(Struct, frozen=True):
+    """One line of it."""
+
+    ts: int
+    """Wall ms of whoever noted it."""
+    what: str
+    detail: str
+
+
+class Timeline(Struct, frozen=True):
+    """Oldest first."""
+
+    timeline: list[Moment]
+
+
+_timeline = msgspec.json.Decoder(Timeline)
+
+
+class Explaining:
+    """Puts time lines together. `data`: the folder with the service key; None: hosts are not asked."""
+
+    def __init__(self, store: Store, heads: Heads, clock: Clock, data: Path | None) -> None:
+        self._store = store
+        self._heads = heads
+        self._clock = clock
+        self._data = data
+
+    async def explain(self, device: str, event: str | None) -> Timeline:
+        """What is known of the device, and of `event` as it concerns it. What can't be asked is a line that says so. Raises
+        StoreError, Damaged."""
+        moments = await self._of_device(device)
+        if event is not None:
+            moments += _of_event(event, await self._heads.read(event), self._clock.now())
+        return Timeline(sorted(moments, key=lambda one: one.ts))
+
+    async def _of_device(self, device: str) -> list[Moment]:
+        now = self._clock.now()
+        owner = await self._store.get(device_record(device), "member")
+        if owner is None:
+            return [Moment(now, "registry", "no host has had this device within a connection's lifetime")]
+        member = owner.decode()
+        kept = await self._store.get(registry_record(member), device)
+        if kept is None:
+            return [Moment(now, "registry", f"known as a device of member {member}; not connected to any host")]
+        session = _session.decode(kept)
+        where = f"session {session.sid} of member {member} at host {session.host}, worker {session.worker}"
+        return [Moment(session.start, "registry", where), *await self._ask(session, device)]
+
+    async def _ask(self, session: Session, device: str) -> list[Moment]:
+        now, key = self._clock.now(), self._key()
+        if key is None:
+            return [Moment(now, "host", f"{session.host} not asked: no service key in DATA/{SERVICE_KEY}")]
+        url = f"{session.admin}/explain/{quote(device, safe='')}"
+        try:
+            async with httpx.AsyncClient(timeout=TIMEOUT, trust_env=False) as http:
+                got = await http.get(url, headers={"Authorization": f"Bearer {key}"})
+            if got.status_code != 200 or len(got.content) > ANSWER_MAX:
+                return [Moment(now, "host", f"{session.host} answered {got.status_code}")]
+            return _timeline.decode(got.content).timeline
+        except (httpx.HTTPError, httpx.InvalidURL, msgspec.DecodeError) as error:
+            return [Moment(now, "host", f"{session.host} did not answer: {type(error).__name__}")]
+
+    def _key(self) -> str | None:
+        if self._data is None:
+            return None
+        try:
+            return (self._data / SERVICE_KEY).read_text().strip() or None
+        except OSError:
+            return None
+
+
+def _of_event(event: str, kept: Kept | None, now: int) -> list[Moment]:
+    if kept is None:
+        return [Moment(now, "event", f"no event {event!r}")]
+    head: Head = kept.head
+    wanted = f", with stage map {head.map} or newer" if head.map else ""
+    return [
+        *(
+            Moment(entry.ts, "stage", f"{event} to {entry.stage}: gen {head.gen} seq {entry.seq}, by {entry.who}")
+            for entry in head.accepted
+        ),
+        Moment(now, "head", f"{event} is at {head.stage}: gen {head.gen} seq {head.seq}{wanted}"),
+    ]
