@@ -1,15 +1,24 @@
 /* Devices for the benchmark: one process, epoll, N WebSocket connections that say hello and count states.
  *
- *   devices HOST PORT CONNECTIONS WINDOW SOURCES HELLOS
+ *   devices HOST PORT CONNECTIONS WINDOW SOURCES HELLOS [SMALL]
  *
  * HELLOS holds one hello per line (JSON); connection i sends line i. WINDOW handshakes are in flight at once. Connection i comes
- * from 127.0.1.(1 + i % SOURCES), so that no (source, destination) pair runs out of ports.
+ * from 127.0.1.(1 + i % SOURCES), so that no (source, destination) pair runs out of ports. The first SMALL connections have a
+ * receive buffer of 8 KB.
  *
  * stdout, one line each:   ready SECONDS REFUSED OVERFLOWN       when every connection has its welcome
- *                          seq N COUNT FIRST P50 P99 LAST WHO    when every connection has a state of seq N: CLOCK_MONOTONIC ns
- *                                                                of the reads, and the connection that read last
+ *                          seq N COUNT FIRST P50 P99 LAST WHO    when every connection that reads has a state of seq N or newer:
+ *                                                                CLOCK_MONOTONIC ns of the reads, and the connection that read last
  *                          lost N                                a connection was closed
- * stdin: "quit" or the end of file ends it. */
+ *                          back LAST REFUSED OVERFLOWN SEQ       after `again`: every connection has its welcome once more; ns of
+ *                                                                the last one, and the least seq that a welcome brought
+ *                          live N CLOSED BROKEN                  after `resume`: N stalled ones have the newest state, CLOSED were
+ *                                                                closed with a code, BROKEN had something else than frames
+ *                          cpu NS                                after `cpu`: this process's own CPU time
+ * stdin: "stall N"    the first N connections read nothing from now on; "resume" ends that
+ *        "ping MS"    every connection sends a ping each MS, all of them spread evenly
+ *        "again PORT" from now on what is lost connects again, to PORT, WINDOW or not; where nobody listens, after 20 ms
+ *        "quit" or the end of file ends it. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -25,14 +34,18 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { IDLE, CONNECTING, UPGRADING, GREETING, READY };
+enum { IDLE, CONNECTING, UPGRADING, GREETING, READY, GONE };
 #define BUFFER 4096
-struct connection { int fd, state; uint32_t have; long seq; char *buffer; };
+struct connection { int fd, state; uint32_t have; long seq; char *buffer; int64_t at; };
 
 static struct connection *all;
 static int64_t *times;
 static char **hellos;
-static int count, window, sources, epoll, ready, started, flying, refused;
+static int count, window, sources, small, epoll, ready, started, flying, refused, stalled, waiting, insist, resuming, live, closed, broken;
+static int64_t ping_every, pinged_at, last_welcome;
+static long least, newest;
+static double pings_due;
+static int ping_next;
 static long current = -1;
 static int current_count, lost;
 static struct sockaddr_in server;
@@ -52,6 +65,8 @@ static void start_one(int i) {
     if (c->fd < 0) die("socket");
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
+    int room = 4096;
+    if (i < small) setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof room);
     struct sockaddr_in source = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000101 + i % sources)};
     if (bind(c->fd, (struct sockaddr *)&source, sizeof source)) die("bind");
     if (connect(c->fd, (struct sockaddr *)&server, sizeof server) && errno != EINPROGRESS) die("connect");
@@ -70,7 +85,15 @@ static void again(int i) { /* refused or broken before its welcome: once more */
     c->state = IDLE;
     flying--;
     refused++;
-    start_one(i);
+    if (!insist) { start_one(i); return; }
+    c->at = now_ns() + 20000000;
+    waiting++;
+}
+
+static void retry(void) {
+    int64_t now = now_ns();
+    for (int i = 0; i < count && waiting; i++)
+        if (all[i].state == IDLE && all[i].at && all[i].at <= now) { all[i].at = 0; waiting--; start_one(i); }
 }
 
 static void send_all(int i, const char *data, size_t size) {
@@ -92,6 +115,7 @@ static void upgrade(int i) {
 static void greet(int i) {
     char frame[BUFFER];
     size_t size = strlen(hellos[i]), at = 4;
+    all[i].seq = 0;
     if (size > BUFFER - 8 || size < 126) { fprintf(stderr, "a hello of %zu bytes\n", size); exit(1); }
     frame[0] = (char)0x81;
     frame[1] = (char)(0x80 | 126);
@@ -109,9 +133,10 @@ static int by_time(const void *a, const void *b) {
 }
 
 static void report(long seq, int who) {
-    qsort(times, (size_t)count, sizeof *times, by_time);
-    printf("seq %ld %d %lld %lld %lld %lld %d\n", seq, count, (long long)times[0], (long long)times[count / 2],
-           (long long)times[(size_t)count * 99 / 100], (long long)times[count - 1], who);
+    int reading = count - stalled;
+    qsort(times, (size_t)reading, sizeof *times, by_time);
+    printf("seq %ld %d %lld %lld %lld %lld %d\n", seq, reading, (long long)times[0], (long long)times[reading / 2],
+           (long long)times[(size_t)reading * 99 / 100], (long long)times[reading - 1], who);
     fflush(stdout);
 }
 
@@ -119,9 +144,13 @@ static void on_text(int i, const char *payload, size_t size, int64_t when) {
     struct connection *c = &all[i];
     if (c->state == GREETING) {
         if (!memmem(payload, size, "\"welcome\"", 9)) { fprintf(stderr, "no welcome: %.*s\n", (int)size, payload); exit(1); }
+        char *head = memmem(payload, size, "\"seq\":", 6);
+        c->seq = head ? atol(head + 6) : 0;
+        if (c->seq < least) least = c->seq;
         c->state = READY;
         flying--;
         ready++;
+        last_welcome = when;
         return;
     }
     const char *found = memmem(payload, size, "\"seq\":", 6);
@@ -129,10 +158,12 @@ static void on_text(int i, const char *payload, size_t size, int64_t when) {
     long seq = atol(found + 6);
     if (seq <= c->seq) return;
     c->seq = seq;
+    if (seq > newest) newest = seq;
+    if (i < stalled) return;
     if (seq > current) { current = seq; current_count = 0; }
     if (seq == current) {
         times[current_count++] = when;
-        if (current_count == count) report(seq, i);
+        if (current_count == count - stalled) report(seq, i);
     }
 }
 
@@ -148,12 +179,14 @@ static void parse(int i, int64_t when) {
     }
     for (;;) {
         unsigned char *p = (unsigned char *)c->buffer + at;
-        uint32_t left = c->have - at, head = 2, size;
+        uint32_t left = c->have - at, head = 2, size = 0;
         if (left < 2) break;
         size = p[1] & 0x7f;
         if (size == 126) { if (left < 4) break; size = (uint32_t)(p[2] << 8 | p[3]); head = 4; }
         if (left < head + size) break;
-        if ((p[0] & 0x0f) == 1) on_text(i, (char *)p + head, size, when);
+        if (p[0] != 0x81 && p[0] != 0x88 && p[0] != 0x8a) broken++;
+        if (p[0] == 0x88) closed += i < resuming;
+        if (p[0] == 0x81) on_text(i, (char *)p + head, size, when);
         at += head + size;
     }
     memmove(c->buffer, c->buffer + at, c->have - at);
@@ -169,7 +202,10 @@ static void on_readable(int i) {
     if (got > 0) { c->have += (uint32_t)got; parse(i, when); return; }
     if (got < 0 && errno == EAGAIN) return;
     if (c->state != READY) { again(i); return; }
+    if (insist) { ready--; flying++; again(i); refused--; return; }
     close(c->fd);
+    c->state = GONE;
+    if (i < resuming) return;
     printf("lost %d\n", ++lost);
     fflush(stdout);
 }
@@ -201,6 +237,51 @@ static long overflown(void) { /* TcpExtListenOverflows of this network namespace
     return found;
 }
 
+static void watch_stalled(int events) {
+    for (int i = 0; i < stalled; i++) {
+        struct epoll_event event = {.events = (uint32_t)events, .data.u32 = (uint32_t)i};
+        if (all[i].state == READY) epoll_ctl(epoll, events ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, all[i].fd, &event);
+    }
+}
+
+static void look_at_resumed(void) { /* all have the newest state, or are gone */
+    int left = 0;
+    live = 0;
+    for (int i = 0; i < resuming; i++) {
+        if (all[i].state == READY && all[i].seq >= newest) live++;
+        else if (all[i].state == READY) left++;
+    }
+    if (left) return;
+    printf("live %d %d %d\n", live, closed, broken);
+    fflush(stdout);
+    resuming = 0;
+}
+
+static void send_pings(void) {
+    int64_t now = now_ns();
+    static const char PING[] = "\x81\x92\0\0\0\0{\"t\":\"ping\",\"c\":1}";
+    pings_due += (double)(now - pinged_at) * count / (double)ping_every;
+    pinged_at = now;
+    for (; pings_due >= 1; pings_due -= 1) {
+        if (all[ping_next].state == READY) send(all[ping_next].fd, PING, sizeof PING - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ping_next = (ping_next + 1) % count;
+    }
+}
+
+static int command(char *line) {
+    struct timespec t;
+    if (!strncmp(line, "stall ", 6)) { stalled = atoi(line + 6); watch_stalled(0); }
+    else if (!strncmp(line, "resume", 6)) { resuming = stalled; watch_stalled(EPOLLIN); stalled = 0; }
+    else if (!strncmp(line, "ping ", 5)) { ping_every = atol(line + 5) * 1000000LL; pinged_at = now_ns(); }
+    else if (!strncmp(line, "again ", 6)) { insist = 1; refused = 0; least = 1L << 60; server.sin_port = htons((uint16_t)atoi(line + 6)); }
+    else if (!strncmp(line, "cpu", 3)) {
+        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+        printf("cpu %lld\n", t.tv_sec * 1000000000LL + t.tv_nsec);
+        fflush(stdout);
+    } else return 0;
+    return 1;
+}
+
 static void read_hellos(const char *path) {
     FILE *file = fopen(path, "r");
     size_t room = 0;
@@ -216,7 +297,8 @@ static void read_hellos(const char *path) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 7) { fprintf(stderr, "devices HOST PORT CONNECTIONS WINDOW SOURCES HELLOS\n"); return 2; }
+    if (argc != 7 && argc != 8) { fprintf(stderr, "devices HOST PORT CONNECTIONS WINDOW SOURCES HELLOS [SMALL]\n"); return 2; }
+    small = argc == 8 ? atoi(argv[7]) : 0;
     server.sin_family = AF_INET;
     inet_pton(AF_INET, argv[1], &server.sin_addr);
     server.sin_port = htons((uint16_t)atoi(argv[2]));
@@ -236,12 +318,22 @@ int main(int argc, char **argv) {
             printf("ready %.4f %d %ld\n", (double)(now_ns() - begin) / 1e9, refused, overflown() - before);
             fflush(stdout);
             announced = 1;
+            before = overflown();
         }
-        int n = epoll_wait(epoll, events, 1024, -1);
+        if (insist == 1 && ready < count) insist = 2;
+        if (insist == 2 && ready == count) {
+            printf("back %lld %d %ld %ld\n", (long long)last_welcome, refused, overflown() - before, least);
+            fflush(stdout);
+            insist = 0;
+        }
+        if (waiting) retry();
+        if (ping_every) send_pings();
+        if (resuming) look_at_resumed();
+        int n = epoll_wait(epoll, events, 1024, waiting || ping_every || resuming ? 10 : -1);
         for (int k = 0; k < n; k++) {
             if (events[k].data.u32 != UINT32_MAX) { on_event(&events[k]); continue; }
             char line[64];
-            if (read(0, line, sizeof line) <= 0 || !strncmp(line, "quit", 4)) return 0;
+            if (read(0, line, sizeof line) <= 0 || !command(line)) return 0;
         }
     }
 }

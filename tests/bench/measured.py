@@ -1,7 +1,7 @@
 """What a benchmark reads of processes: CPU by the scheduler's clock, memory by the kernel's own account."""
 
 import asyncio
-import statistics
+import contextlib
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -43,26 +43,18 @@ def pss_bytes(pids: Iterable[int]) -> int:
     return total
 
 
-def rss_bytes(pids: Iterable[int]) -> int:
-    """Resident memory of these processes."""
-    return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 for pid in pids)
-
-
-def spread(values: list[float], digits: int = 2) -> str:
-    """Median [least–greatest]."""
-    return f"{statistics.median(values):.{digits}f} [{min(values):.{digits}f}–{max(values):.{digits}f}]"
-
-
 class Lines:
     """A child that talks in lines; ends with the context."""
 
-    def __init__(self, *command: str) -> None:
+    def __init__(self, *command: str, errors: Path | None = None) -> None:
         self._command = command
+        self._errors = errors
+        """Where its stderr goes; None: to ours."""
 
     async def __aenter__(self) -> "Lines":
-        self.process = await asyncio.create_subprocess_exec(
-            *self._command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-        )
+        pipe = asyncio.subprocess.PIPE
+        with self._errors.open("ab") if self._errors else contextlib.nullcontext() as errors:
+            self.process = await asyncio.create_subprocess_exec(*self._command, stdin=pipe, stdout=pipe, stderr=errors)
         return self
 
     async def __aexit__(self, *_: object) -> None:

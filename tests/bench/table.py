@@ -1,0 +1,51 @@
+"""Figures, how they are printed and kept."""
+
+import json
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measure, of several rounds."""
+
+    name: str
+    values: list[float]
+    unit: str
+    goal: str = ""
+    ratios: list[float] | None = None
+    """To the floor of the same round."""
+    key: str = ""
+    """What it is called in the JSON file; empty: not there."""
+
+
+def spread(values: list[float]) -> str:
+    """Median [least–greatest]."""
+    digits = 2 if max(map(abs, values), default=0) < 20 else 0
+    middle = f"{statistics.median(values):,.{digits}f}"
+    return middle if len(values) == 1 else f"{middle} [{min(values):,.{digits}f}–{max(values):,.{digits}f}]"
+
+
+def show(title: str, figures: list[Figure]) -> None:
+    print(f"\n{title}\n{'':<58} {'median [least–greatest]':>26} {'× floor':>20}   goal", flush=True)
+    for one in figures:
+        ratio = spread(one.ratios) if one.ratios else "-"
+        print(f"{f'{one.name}, {one.unit}':<58} {spread(one.values):>26} {ratio:>20}   {one.goal}", flush=True)
+
+
+def write(figures: list[Figure], file: Path) -> None:
+    """For other programs: by key, the median and the range."""
+    kept = {
+        one.key: {
+            "value": statistics.median(one.values),
+            "unit": one.unit,
+            "low": min(one.values),
+            "high": max(one.values),
+            "goal": one.goal,
+            "ratio_to_floor": statistics.median(one.ratios) if one.ratios else None,
+        }
+        for one in figures
+        if one.key
+    }
+    file.write_text(json.dumps(kept, indent=1) + "\n")
