@@ -36,6 +36,8 @@ class Progress(Struct, frozen=True):
     """That the rest will take at this rate; 0 without a drain."""
     empty: bool = False
     """Whether the drain is over: every worker has said so since it began."""
+    host: str = ""
+    """The host's name, as in its receipts."""
 
 
 @dataclass
@@ -43,6 +45,7 @@ class Drains:
     """The host's present drain, if there is one. `file` None keeps it in memory alone."""
 
     file: Path | None = None
+    host: str = ""
     now: Drain | None = None
 
     def __post_init__(self) -> None:
@@ -62,8 +65,10 @@ class Drains:
     def progress(self, left: int, empty: bool = False) -> Progress:
         """With `left` connections open now; `empty` when that is sure to be none."""
         if self.now is None:
-            return Progress(False, left, left, 0.0, 0.0)
-        return Progress(True, max(self.now.connections, left), left, self.now.rate, left / self.now.rate, empty)
+            return Progress(False, left, left, 0.0, 0.0, host=self.host)
+        return Progress(
+            True, max(self.now.connections, left), left, self.now.rate, left / self.now.rate, empty, self.host
+        )
 
     def values(self, left: int) -> dict[str, float]:
         """For `/metrics`."""

@@ -110,13 +110,13 @@ class Feed:
         self._storm = Storm(workers, settings.accept_rate)
         self._back = CALM
         self._started = clock.monotonic()
-        self._drains = Drains(drain_file)
         self._lag = 0.0
         self._link_bytes = self._overflows = self._workers_lost = 0
         self.roads = Roads(log, store, self, clock)
         self.outbox = Outbox()
         self.registry = Registry(settings.lifetime + GRACE)
         self._host = settings.host or socket.gethostname()
+        self._drains = Drains(drain_file, self._host)
         self._sessions = Whereabouts(self._host, admin_url, self.registry, self._told_all, self._replace)
         self.deliveries = Deliveries()
         self._explaining = Explaining()

@@ -13,6 +13,7 @@ import httpx
 from stagecast.cli.api import Api, find_api
 from stagecast.cli.credentials import Duration
 from stagecast.cli.options import settings_options
+from stagecast.receipts import SILENT_AFTER
 from stagecast.settings import Settings
 
 ADMIN_PORT = 8082
@@ -57,20 +58,24 @@ def too_soon(planned: Iterable[Planned], now: float, guard: float) -> list[Plann
     return sorted((one for one in planned if one.due - now < guard), key=lambda one: one.due)
 
 
-def alive(progresses: Iterable[dict[str, Any]]) -> int:
-    """Hosts that speak, as far as receipts tell: a host is known by the events that its devices follow."""
-    names: set[str] = set()
-    most = 0
-    for one in progresses:
-        names |= {row["host"] for row in one.get("by_host", ()) if row["silent_since"] is None}
-        most = max(most, one["hosts"] - one["silent"])
-    return max(len(names), most)
+@dataclass(frozen=True, slots=True)
+class Others:
+    """The hosts that take devices, without the one that is drained."""
+
+    hosts: int
+    room: int
+    """Connections that they can take."""
 
 
-def pace(wanted: float, hosts: int, accept_rate: float) -> float:
-    """Connections per second: as wanted, and at most what the hosts but one take. 0: there is nobody to take them. Without
-    knowledge of any host (0) as wanted."""
-    return min(wanted, (hosts - 1) * accept_rate) if hosts else wanted
+def others(hosts: Iterable[dict[str, Any]], drained: str) -> Others:
+    """Who accepts and speaks, by `GET /v1/hosts`."""
+    there = [one for one in hosts if one["host"] != drained and one["accepting"] and one["age"] <= SILENT_AFTER]
+    return Others(len(there), sum(max(0, one["limit"] - one["connections"]) for one in there))
+
+
+def pace(wanted: float, there: Others, accept_rate: float) -> float:
+    """Connections per second: as wanted, and at most what the others accept."""
+    return min(wanted, there.hosts * accept_rate)
 
 
 @click.command()
@@ -81,7 +86,9 @@ def pace(wanted: float, hosts: int, accept_rate: float) -> float:
 @click.option(
     "--guard", type=Duration(), default=GUARD, help="how long before a planned stage it needs --force  [default: 15m]"
 )
-@click.option("--force", is_flag=True, help="although a stage is near, or no other host is known, or the API is silent")
+@click.option(
+    "--force", is_flag=True, help="although a stage is near, or the others have no room, or the API is silent"
+)
 @click.option("--wait", is_flag=True, help="show how far it is until the host is empty")
 @click.option("--url", envvar="STAGECAST_URL", help="base URL of the HTTP API  [STAGECAST_URL; else what DATA says]")
 @settings_options("data", "accept_rate", "drain_rate")
@@ -90,20 +97,19 @@ def drain(
 ) -> None:
     """Empty a host of its devices, by its admin port (default 8082).
 
-    The pace is at most what the other hosts accept: their number, by their receipts, × accept_rate.
+    The pace is at most what the others accept: so many as say that they take devices, × accept_rate.
     """
     try:
         base = admin_url(host)
     except (ValueError, httpx.InvalidURL) as error:
         raise click.UsageError(str(error)) from error
     api = find_api(settings.data_dir, url)
-    chosen = rate or settings.drain_rate
-    if not force:
-        views = list(_views(api))
-        _check_plans(views, guard)
-        chosen = _paced(chosen, views, api, settings.accept_rate)
     admin = Api(base, api.key)
     click.get_current_context().call_on_close(admin.close)
+    chosen = rate or settings.drain_rate
+    if not force:
+        _check_plans(_views(api), guard)
+        chosen = _paced(chosen, api, admin, settings.accept_rate)
     begun = admin.call("POST", "/drain", {"rate": chosen})
     click.echo(f"{base}: {begun['left']:,} connections, {chosen:g} a second: about {begun['seconds']:.0f} s")
     if wait:
@@ -112,15 +118,9 @@ def drain(
 
 def _views(api: Api) -> Iterator[dict[str, Any]]:
     """Every event that is not deleted, whole."""
-    after = None
-    while True:
-        page = api.call("GET", "/v1/events", after=after)
-        for line in page["events"]:
-            if line["stage"] != "gone":
-                yield api.call("GET", f"/v1/events/{line['id']}")
-        after = page["after"]
-        if after is None:
-            return
+    for line in api.pages("/v1/events", "events"):
+        if line["stage"] != "gone":
+            yield api.call("GET", f"/v1/events/{line['id']}")
 
 
 def _check_plans(views: Iterable[dict[str, Any]], guard: float) -> None:
@@ -136,15 +136,19 @@ def _check_plans(views: Iterable[dict[str, Any]], guard: float) -> None:
         )
 
 
-def _paced(wanted: float, views: Iterable[dict[str, Any]], api: Api, accept_rate: float) -> float:
-    hosts = alive(api.call("GET", f"/v1/events/{view['id']}/progress") for view in views)
-    chosen = pace(wanted, hosts, accept_rate)
-    if not hosts:
-        click.echo("No host has sent a receipt: the pace is as you say.")
-    elif not chosen:
-        raise click.ClickException("No other host speaks that could take its devices. Start one, or use --force.")
-    elif chosen < wanted:
-        click.echo(f"The {hosts - 1} other hosts accept {chosen:g} a second: {wanted:g} would be too many.")
+def _paced(wanted: float, api: Api, admin: Api, accept_rate: float) -> float:
+    far = admin.call("GET", "/drain")
+    there = others(api.call("GET", "/v1/hosts")["hosts"], far["host"])
+    if not there.hosts:
+        raise click.ClickException("No other host says that it takes devices. Start one, or use --force.")
+    if there.room < far["left"]:
+        raise click.ClickException(
+            f"The other hosts have room for {there.room:,} connections, {far['host']} has {far['left']:,}. "
+            "Start one more, or use --force."
+        )
+    chosen = pace(wanted, there, accept_rate)
+    if chosen < wanted:
+        click.echo(f"{there.hosts} other hosts accept {chosen:g} a second: {wanted:g} would be too many.")
     return chosen
 
 

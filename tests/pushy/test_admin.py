@@ -18,7 +18,7 @@ from stagecast.records import API_KEYS
 from tests.pushy.hosting import GEN, FaultyStore, Host, roads, running, until
 
 MSG = {"t": "msg", "id": "1", "kind": "note", "body": None}
-PROGRESS = {"draining": True, "connections": 50, "left": 50, "rate": 10.0, "seconds": 5.0, "empty": False}
+PROGRESS = {"draining": True, "connections": 50, "left": 50, "rate": 10.0, "seconds": 5.0, "empty": False, "host": "h1"}
 
 
 class Admin:

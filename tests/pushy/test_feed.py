@@ -457,7 +457,7 @@ async def test_a_feed_in_the_middle_of_a_drain_goes_on_with_it(tmp_path: Path) -
         assert not host.feed.drained()
         second.send(Gauges({CONNECTIONS: 7.0}))
         await until(lambda: host.feed.connections() == 7)
-        assert host.feed.drain_progress() == Progress(True, 50, 7, 100.0, 0.07)
+        assert host.feed.drain_progress() == Progress(True, 50, 7, 100.0, 0.07, host="h1")
         second.send(Gauges({CONNECTIONS: 0.0}))
         await until(host.feed.drained)
         assert host.feed.drain_progress().empty

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from stagecast.cli.drain import Planned, admin_url, alive, pace, planned_of, too_soon
+from stagecast.cli.drain import Others, Planned, admin_url, others, pace, planned_of, too_soon
 from tests.system.running import CLI, Running, running, until
 
 
@@ -36,22 +36,22 @@ def test_what_is_no_host(said: str) -> None:
         admin_url(said)
 
 
+def host(name: str, connections: int = 0, accepting: bool = True, age: float = 1.0) -> dict[str, Any]:
+    return {"host": name, "connections": connections, "limit": 100, "log_age": 1.0, "accepting": accepting, "age": age}
+
+
+def test_others_are_hosts_that_speak_and_accept() -> None:
+    """Not the one that is drained, none that drains, none that is silent; a full one has no room."""
+    hosts = [host("a", 90), host("b", 40), host("c", 0, accepting=False), host("d", 0, age=16.0), host("e", 120)]
+    assert others(hosts, "a") == Others(2, 60)
+    assert others(hosts, "unknown") == Others(3, 70)
+    assert others([], "a") == Others(0, 0)
+
+
 def test_the_pace_is_what_the_others_accept() -> None:
-    """Hosts but one × accept_rate, at most; nobody else means 0; with no host known, as wanted."""
-    assert pace(1000, 4, 200) == 600
-    assert pace(300, 4, 200) == 300
-    assert pace(300, 1, 200) == 0
-    assert pace(300, 0, 200) == 300
-
-
-def test_hosts_are_counted_over_all_events() -> None:
-    """A host whose devices follow another event is a host too; one that is silent is none."""
-    rows = [{"host": "a", "silent_since": None}, {"host": "b", "silent_since": 17}]
-    one = {"hosts": 2, "silent": 1, "by_host": rows}
-    other = {"hosts": 1, "silent": 0, "by_host": [{"host": "c", "silent_since": None}]}
-    assert alive([one, other]) == 2
-    assert alive([{"hosts": 500, "silent": 3, "by_host": rows}]) == 497  # rows are the worst only
-    assert alive([]) == 0
+    """Their number × accept_rate, at most."""
+    assert pace(1000, Others(3, 0), 200) == 600
+    assert pace(300, Others(3, 0), 200) == 300
 
 
 def test_a_stage_with_a_time_is_planned() -> None:
@@ -76,7 +76,7 @@ async def test_a_host_is_emptied(tmp_path: Path) -> None:
     async with running(tmp_path / "data") as stage:
         await stage.create("final", "upcoming", {"stage": "live", "at": _at(minutes=10)})
         async with stage.devices(20, "final") as devices:
-            await until(lambda: _knows_a_host(stage, 20), "receipts name the host")
+            await until(lambda: _knows_a_host(stage, 20), "the host is known")
             command = [*CLI, "drain", stage.admin, "--data", str(stage.data), "--rate", "50", "--wait"]
             code, words = await _run(command)
             assert (code, "final goes to 'live' in 10 min" in words) == (1, True), words
@@ -117,9 +117,10 @@ def _at(**later: float) -> str:
 
 
 async def _knows_a_host(stage: Running, devices: int) -> bool:
-    """Receipts have come, and the gauges that a drain counts by."""
-    progress = await stage.call("GET", "/v1/events/final/progress")
-    return progress["hosts"] == 1 and await stage.metric("stagecast_connections") == devices
+    """Its sign of life has come, and the gauges that a drain counts by."""
+    hosts = (await stage.call("GET", "/v1/hosts"))["hosts"]
+    page = (await stage.api.get(f"{stage.admin}/metrics")).text
+    return len(hosts) == 1 and f'stagecast_connections{{worker="0"}} {devices}.0' in page
 
 
 async def _progress(stage: Running) -> Any:
