@@ -104,7 +104,10 @@ async def test_secrets_are_nowhere(stage: Running) -> None:
     ):
         async with await Raw.open(address(stage)) as raw:
             await raw.send(request)
-            answers.append((await raw.head()).decode("latin-1"))
+            head = await raw.head()
+            answers.append(head.decode("latin-1"))
+            if b" 101 " not in head:
+                answers.append((await raw.rest()).decode("latin-1"))
     bad = {"Authorization": f"Bearer {CANARY}", "Idempotency-Key": CANARY, "Cookie": f"session={CANARY}"}
     async with httpx.AsyncClient(trust_env=False, headers=bad) as client:
         for method, url in (
