@@ -175,9 +175,10 @@ def create(event: str, title: str, plan: Plan, gen: int, request: Request, deliv
 
 
 def regenerate(head: Head, gen: int, request: Request, delivery: Delivery, now: int) -> Head:
-    """The same stage under a greater gen, as seq 1: after kv was restored from a backup, or the event's home moved."""
-    blank = msgspec.structs.replace(head, gen=gen, seq=0, revision=1, accepted=(), reached=dict(head.reached))
-    return _accept(blank, head.stage, request, delivery, now)
+    """The same stage under a greater gen, as seq 1: after kv was restored from a backup, or the event's home moved. When stages
+    were reached stays as it was, so that `after` goes on counting from there."""
+    blank = msgspec.structs.replace(head, gen=gen, seq=0, revision=1, accepted=())
+    return msgspec.structs.replace(_accept(blank, head.stage, request, delivery, now), reached=head.reached)
 
 
 def transition(head: Head, plan: Plan, request: Request, delivery: Delivery, now: int) -> Outcome:

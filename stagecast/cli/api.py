@@ -17,6 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 DEV_FILE = "dev.json"
 """In a `stagecast dev`'s folder: where it listens, as its ready line says it."""
 OPERATOR_KEY = "operator.key"
+DEFAULT_URL = "http://127.0.0.1:8080"
 
 
 class Api:
@@ -129,19 +130,25 @@ def api_options(command: F) -> F:
 
 
 def find_api(data: Path, url: str | None = None) -> Api:
-    """The API of this folder or environment."""
-    key = os.environ.get("STAGECAST_KEY")
-    if not key:
-        try:
-            key = (data / OPERATOR_KEY).read_text().strip()
-        except OSError as error:
-            raise click.ClickException(
-                f"no API key: neither STAGECAST_KEY nor {data / OPERATOR_KEY} is there. "
-                "Start `stagecast dev` in this folder, or name its folder with --data."
-            ) from error
+    """The API of this folder or environment. The folder's key goes to the folder's own `stagecast dev` and to nobody else."""
     said = found_dev(data)
-    api = Api(url or (said["http"] if said else "http://127.0.0.1:8080"), key)
+    own = said["http"] if said else DEFAULT_URL
+    url = url.rstrip("/") if url else own
+    key = os.environ.get("STAGECAST_KEY") or _own_key(data, url, own)
+    api = Api(url, key)
     context = click.get_current_context(silent=True)
     if context is not None:
         context.call_on_close(api.close)
     return api
+
+
+def _own_key(data: Path, url: str, own: str) -> str:
+    if url != own:
+        raise click.ClickException(f"no API key for {url}: set STAGECAST_KEY. (The one in {data} is for {own}.)")
+    try:
+        return (data / OPERATOR_KEY).read_text().strip()
+    except OSError as error:
+        raise click.ClickException(
+            f"no API key: neither STAGECAST_KEY nor {data / OPERATOR_KEY} is there. "
+            "Start `stagecast dev` in this folder, or name its folder with --data."
+        ) from error

@@ -247,12 +247,14 @@ def test_a_transitions_id_deletes_nothing() -> None:
 
 
 def test_regeneration_keeps_the_stage_under_a_greater_gen() -> None:
-    """Every device takes it; the plan stays behind what was reached and on hold; old request ids mean nothing."""
+    """Every device takes it; the plan stays behind what was reached, goes on counting from when it was, and stays on hold; old
+    request ids mean nothing."""
     head = hold(at("pause"), "moved", "ann", 7)
     new = regenerate(head, GEN + 1, ask("pause", id="regen"), DELIVERY, START)
     assert (new.gen, new.seq, new.stage) == (GEN + 1, 1, "pause")
     assert new.ts > head.ts
     assert new.hold == head.hold
+    assert new.reached == head.reached
     assert furthest(new, PLAN) == furthest(head, PLAN)
     assert [entry.request for entry in new.accepted] == ["regen"]
 
