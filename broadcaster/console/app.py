@@ -83,7 +83,7 @@ class Console:
         return self._view(await self._caller(request))
 
     async def sign_in(self, request: Request) -> Response:
-        check_same_origin(request)
+        secure = check_same_origin(request)
         body = await read_body(request, SignIn, BODY_MAX)
         opened = await self._sessions.open(body.key.strip())
         if opened is None:
@@ -93,16 +93,14 @@ class Console:
             await self._sessions.close(cookie)
             raise Problem(403, "Forbidden", "a service's key signs nobody in; use an operator's or a viewer's")
         response = self._view(holder)
-        response.set_cookie(
-            COOKIE, cookie, max_age=int(LIFE), httponly=True, samesite="strict", secure=request.url.scheme == "https"
-        )
+        response.set_cookie(COOKIE, cookie, max_age=int(LIFE), httponly=True, samesite="strict", secure=secure)
         return response
 
     async def sign_out(self, request: Request) -> Response:
-        check_same_origin(request)
+        secure = check_same_origin(request)
         await self._sessions.close(request.cookies.get(COOKIE, ""))
         response = Response(status_code=204)
-        response.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=request.url.scheme == "https")
+        response.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=secure)
         return response
 
     async def preview(self, request: Request) -> Response:

@@ -19,12 +19,14 @@ HEADER = "x-stagecast"
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-def check_same_origin(request: Request) -> None:
-    """Raises Problem 403 unless a page of this very origin sent the request."""
-    origin = request.headers.get("origin")
-    if request.headers.get(HEADER) != "1" or origin is None or urlsplit(origin).netloc != request.headers.get("host"):
-        detail = "a browser's session changes things only from the console's own pages"
+def check_same_origin(request: Request) -> bool:
+    """Whether the page that sent the request was got by HTTPS, as its browser says: before a proxy it may be, and behind it not.
+    Raises Problem 403 unless it is a page of this very host and port."""
+    origin = urlsplit(request.headers.get("origin", ""))
+    if request.headers.get(HEADER) != "1" or not origin.netloc or origin.netloc != request.headers.get("host"):
+        detail = "a browser's session changes things only from the console's own pages; a proxy in front has to pass `Host` on"
         raise Problem(403, "Forbidden", detail)
+    return origin.scheme == "https"
 
 
 class Recognised:

@@ -32,6 +32,15 @@ async def test_signing_in_and_out(site: Site) -> None:
     assert (await browser.ask("GET", EVENT)).status_code == 401
 
 
+async def test_the_cookie_of_a_page_got_by_https_is_secure(site: Site) -> None:
+    """Also where a proxy ends TLS and this service hears HTTP; otherwise it would never come back."""
+    browser, key = site.browser(), await site.key("viewer")
+    headers = {"X-Stagecast": "1", "Origin": "https://console.example"}
+    got = await browser.ask("POST", "/console/session", {"key": key}, headers)
+    assert "; Secure" in got.headers["set-cookie"]
+    assert "Secure" not in (await browser.sign_in(key)).headers["set-cookie"]
+
+
 @pytest.mark.parametrize(("key", "status"), [("sc_operator_nothing", 401), ("", 422), ("x" * 300, 422)])
 async def test_what_is_no_key_signs_nobody_in(site: Site, key: str, status: int) -> None:
     """No cookie comes with the refusal."""
