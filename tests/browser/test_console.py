@@ -172,6 +172,21 @@ async def test_arming_and_shifting(chromium: Browser, stage: Running) -> None:
         assert datetime.fromisoformat(after) - datetime.fromisoformat(before) == timedelta(minutes=15)
 
 
+async def test_a_rehearsal(chromium: Browser, stage: Running) -> None:
+    """Leads to the shadow's page, which plays by itself with its own devices; the event itself stays where it is."""
+    await stage.create("rehearsed", "upcoming", "live")
+    async with screen(chromium, stage.http) as one:
+        await one.sign_in(operator(stage), "rehearsed")
+        await one.page.get_by_role("button", name="Rehearse").click()
+        await one.dialog.get_by_label("Devices").fill("10")
+        await one.dialog.get_by_label("Times as fast").fill("100")
+        await one.press("Enter")
+        await one.page.wait_for_url("**/console/events/rehearsal-rehearsed-*")
+        await one.on_air("live")
+        await one.shows("devices connected now", ".figures")
+        assert (await stage.call("GET", "/v1/events/rehearsed"))["seq"] == 1
+
+
 async def test_many_windows_of_one_browser(chromium: Browser, stage: Running) -> None:
     """A browser opens six connections to a server over HTTP/1.1, a stream keeps one: with eight windows all are live still."""
     await stage.create("windows", *STAGES)

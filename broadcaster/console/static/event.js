@@ -12,6 +12,7 @@ import { OnAir } from "./onair.js";
 import { moved } from "./plan.js";
 import { Preview } from "./preview.js";
 import { Readiness } from "./readiness.js";
+import { ABILITY as REHEARSE, rehearse } from "./rehearse.js";
 import { TimeLine } from "./timeline.js";
 import { Watch } from "./watch.js";
 
@@ -143,14 +144,8 @@ export class EventPage {
         h("h1", {}, this.event.title),
         h("span", { class: "quiet" }, this.id),
         h("span", { class: "gap" }),
-        this.session.scope === "operator"
-          ? h(
-              "button",
-              { type: "button", class: "button small", on: { click: () => this.#help() } },
-              "Shortcuts ",
-              h("kbd", { "aria-hidden": "true" }, "?"),
-            )
-          : null,
+        this.can(REHEARSE) ? this.#button("Rehearse", () => rehearse(this, this.#shell)) : null,
+        this.session.scope === "operator" ? this.#button("Shortcuts", () => this.#help(), "?") : null,
       ),
       this.#onAir.node,
       timeLine.node,
@@ -161,6 +156,11 @@ export class EventPage {
         h("div", { class: "column narrow" }, readiness.node, preview.node, audit.node),
       ),
     );
+  }
+
+  #button(text, click, key) {
+    const label = key ? h("kbd", { "aria-hidden": "true" }, key) : null;
+    return h("button", { type: "button", class: "button small", on: { click } }, text, label);
   }
 
   #ended(status) {
