@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from pushy.link import Began, Ended
 from pushy.registry import Holder, Registry
 from stagecast.records import Session
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True, gc=False):
     """Where this host has a session."""
 
     worker: int
@@ -29,24 +30,25 @@ class Places:
     """The sessions of this host: who replaces whom. Pure. At most one for each (member, device)."""
 
     def __init__(self) -> None:
-        self._places: dict[Holder, Place] = {}
+        self._places: dict[str, Place] = {}
+        """By holder as one string, a third of a tuple of two."""
         self._counts: dict[int, int] = {}
 
     def began(self, holder: Holder, place: Place) -> Late | None:
         """The worker to tell that its session is replaced, if that is another worker's than the later session's."""
-        before = self._places.get(holder)
+        before = self._places.get(_one(holder))
         if before is not None and before.start > place.start:
             return Late(place.worker, before.start) if before.worker != place.worker else None
-        self._set(holder, place)
+        self._set(_one(holder), place)
         if before is not None and before.worker != place.worker and before.start < place.start:
             return Late(before.worker, place.start)
         return None
 
     def ended(self, holder: Holder, sid: str) -> None:
         """Forgets the session, unless a later one stands there."""
-        place = self._places.get(holder)
+        place = self._places.get(_one(holder))
         if place is not None and place.sid == sid:
-            self._set(holder, None)
+            self._set(_one(holder), None)
 
     def left(self, worker: int) -> None:
         """The worker is gone, with all it held."""
@@ -54,18 +56,23 @@ class Places:
             self._set(holder, None)
 
     def known(self, holder: Holder) -> bool:
-        return holder in self._places
+        return _one(holder) in self._places
 
     def count(self, worker: int) -> int:
         return self._counts.get(worker, 0)
 
-    def _set(self, holder: Holder, place: Place | None) -> None:
+    def _set(self, holder: str, place: Place | None) -> None:
         before = self._places.pop(holder, None)
         if before is not None:
             self._counts[before.worker] -= 1
         if place is not None:
             self._places[holder] = place
             self._counts[place.worker] = self._counts.get(place.worker, 0) + 1
+
+
+def _one(holder: Holder) -> str:
+    """Device ids hold no blank, so no two holders have one."""
+    return f"{holder[1]} {holder[0]}"
 
 
 class Whereabouts:

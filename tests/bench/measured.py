@@ -66,10 +66,12 @@ class Lines:
         assert self.process.stdin is not None
         self.process.stdin.write(line.encode() + b"\n")
 
-    async def hear(self, word: str, timeout: float = 60) -> list[str]:
-        """The rest of the next line, which must begin with `word`."""
+    async def hear(self, word: str, timeout: float = 60, skipping: str = "") -> list[str]:
+        """The rest of the next line, which must begin with `word`; lines that begin with `skipping` are passed over."""
         assert self.process.stdout is not None
-        line = (await asyncio.wait_for(self.process.stdout.readline(), timeout)).decode().split()
+        line = [skipping]
+        while line and line[0] == skipping:
+            line = (await asyncio.wait_for(self.process.stdout.readline(), timeout)).decode().split()
         if not line or line[0] != word:
             raise Unmeasurable(f"{self._command[0]}: expected {word!r}, got {' '.join(line) or 'its end'}")
         return line[1:]

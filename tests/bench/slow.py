@@ -79,7 +79,7 @@ async def _once(bench: Bench, connections: int, stalled: int) -> Stalls:
             if not stalled:
                 return Stalls(seconds, pss, kernel, 0, 0, 0)
             lines.say("resume")
-            live, closed, broken = await lines.hear("live", 60)
+            live, closed, broken = await lines.hear("live", 60, skipping="seq")
     return Stalls(seconds, pss, kernel, int(live), int(closed), int(broken))
 
 
@@ -91,7 +91,7 @@ async def _append(server: Server, last: int) -> None:
 async def _push_maps(server: Server, stalled: int) -> None:
     """250 maps of 4 KB to each stalled device: not kept for those who have bytes unsent."""
     assert server.data is not None
-    key = (server.data / "operator.key").read_text().strip()
+    key = (server.data / "service.key").read_text().strip()
     frame = {
         "t": "map", "e": EVENT, "gen": 1, "map": "1764000000000-a", "ttl": 60,
         "stages": {"live": "x" * MAP_BYTES}, "default": None, "cohort": False,
