@@ -108,7 +108,7 @@ class Supervisor:
         self.pids: dict[str, int] = {}
         """Name → pid of the children alive now."""
         self.restarts = 0
-        """Children brought back so far."""
+        """Children brought back so far: with a change of it `pids` is whole again, as far as others are not dead."""
 
     def stop(self) -> None:
         """Begins the planned stop, as SIGINT does: for `tick`."""
@@ -210,7 +210,6 @@ class Supervisor:
             self.stop()
             return
         delay = self._restarts[name].delay(now - self._started[name])
-        self.restarts += 1
         why = f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
         _log.warning("child died", child=name, pid=pid, why=why, back_in=delay)
         self._due[name] = now + delay
@@ -228,6 +227,7 @@ class Supervisor:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         self.pids[child.name] = pid
+        self.restarts += child.name in self._started
         self._started[child.name] = time.monotonic()
 
     def _become(self, child: Child, parent: int, blocked: set[int | signal.Signals]) -> NoReturn:
