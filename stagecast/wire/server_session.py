@@ -370,7 +370,9 @@ class ServerSession:
         self._expires = now + claims.exp - wall / 1000 + GRACE
 
     def _held(self) -> list[str]:
-        return [*self.events, *(self._pending.wanted if self._pending else ())]
+        """Events followed, wanted, or found and waiting for the welcome: what a token has to allow."""
+        pending = self._pending
+        return list(dict.fromkeys((*self.events, *pending.wanted, *pending.found))) if pending else [*self.events]
 
     def _begin(self) -> _Pending:
         if self._pending is None:
@@ -384,7 +386,7 @@ class ServerSession:
         """Sorts what a hello or a sub asks for: refused, known, wanted."""
         assert self.claims is not None
         pending, want = self._begin(), []
-        held = {*self._held(), *pending.found}
+        held = set(self._held())
         for position in {position.e: position for position in at}.values():
             event = position.e
             if event not in held and len(held) >= EVENTS_MAX:

@@ -273,6 +273,22 @@ def test_auth_is_for_the_same_holder(token: str, code: int) -> None:
     assert ended(say(welcomed(), t="auth", token=token)) == code
 
 
+def test_fewer_rights_before_the_welcome() -> None:
+    """An event whose head is known while another is waited for is lost by such an `auth` as well: the welcome is without it."""
+    node = Node()
+    session = node.session()
+    hello(session, "good", [{"e": "other"}, {"e": "abs1"}])
+    steps = say(session, t="auth", token="narrow")
+    assert [step.events for step in steps if isinstance(step, Leave)] == [["other"]]
+    welcome, *errors = sent(session.settle("abs1", "unknown_event", 1.0, WALL))
+    assert welcome["state"] == []
+    assert [(error["e"], error["code"]) for error in errors] == [
+        ("other", "unknown_event"),
+        ("abs1", "unknown_event"),
+    ]
+    assert session.events == ()
+
+
 def test_auth_with_fewer_rights_loses_events() -> None:
     """What the fresh token does not allow is left, with an err."""
     session = welcomed()
