@@ -6,7 +6,7 @@ SPEED ?=
 ONCE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run tools test lint bench load lock clean
+.PHONY: help run tools test lint js bench load lock clean
 
 help:  ## list these words
 	@grep -E '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,9 @@ lint: $(VENV)/.dev  ## style, types, import contracts, compose file, docs
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tests.check_compose
 	@$(BIN)/python -m tests.check_docs
+
+js:  ## the browser SDK: types, build with its size, tests (needs Node 20)
+	@cd sdk/js && npm ci --silent --no-fund --no-audit && npm run --silent build && npm test --silent && npm run --silent test:dist
 
 bench: $(VENV)/.dev  ## one worker, 10,000 connections, beside a bare C send() loop
 	@$(BIN)/python -m tests.bench $(ARGS)
