@@ -1,15 +1,28 @@
 """What must hold of whatever a client sends, as functions of raw bytes: a fuzzer calls them with what it makes up, a test with
 the corpus. Each raises AssertionError when it does not hold."""
 
+import random
 import sys
 from ipaddress import ip_address
+
+import msgspec
 
 from pushy import handshake, rfc6455
 from pushy.handshake import Door, Upgrade
 from pushy.proxies import BadPreamble, Proxies, read_preamble
 from pushy.rfc6455 import Close, Event, FrameReader, Limits, Violation
-from stagecast.wire.codec import DEVICE_TYPES, Invalid, Malformed, decode_device_frame, encode
-from stagecast.wire.frames import DEVICE_FRAME_BYTES_MAX, DeviceFrame, Err
+from stagecast.tokens import Claims, TokenError
+from stagecast.wire.closing import CloseCode
+from stagecast.wire.codec import DEVICE_TYPES, NODE_TYPES, Invalid, Malformed, decode_device_frame, encode
+from stagecast.wire.frames import (
+    DEVICE_FRAME_BYTES_MAX,
+    EVENTS_MAX,
+    MESSAGES_MAX,
+    NODE_FRAME_BYTES_MAX,
+    DeviceFrame,
+    Err,
+)
+from stagecast.wire.server_session import End, Follow, Phase, Rules, Send, ServerSession, Step, Want
 
 LIMITS = Limits(message=600, fragments=6, burst=40)
 VIOLATIONS = {1002, 1007, 1008, 1009}
@@ -151,4 +164,58 @@ def _preamble(data: bytes) -> tuple[str | None, int] | BadPreamble | None:
         return error
 
 
-TARGETS = {"frames": frames, "handshake": request, "device": device_frame, "proxies": proxies}
+def _admit(token: str, wall: int) -> Claims:
+    """`ok:DEVICE` is good for every event, `ok:DEVICE:EVENT` for one."""
+    word, _, rest = token.partition(":")
+    device, _, event = rest.partition(":")
+    if word != "ok":
+        raise TokenError("no token")
+    return Claims("member", device, [event or "*"], wall / 1000 + 600, 0, "kid")
+
+
+def _head(event: str) -> bytes | None:
+    """Known for events whose name is of odd length."""
+    return b'{"t":"state","e":"%s"}' % event.encode() if len(event) % 2 else None
+
+
+def session(data: bytes) -> None:
+    """Any messages, one a line: documented closes, nothing after the end, what is sent can be read, no more than EVENTS_MAX
+    events are followed, each of them allowed, and MESSAGES_MAX messages that are no acks are the most at once."""
+    device, charged = ServerSession(Rules(_admit, _head, random.Random(0)), 1, 0.0), 0
+    waiting: set[str] = set()
+    for i, message in enumerate(data.split(b"\n")[:60]):
+        ended = device.phase is Phase.ENDED
+        steps = device.receive(message, i / 1000, 1_764_000_000_000)
+        assert not (ended and steps), "nothing comes after the end"
+        charged += b'"ack"' not in message and not any(isinstance(step, End) for step in steps) and not ended
+        for step in steps:
+            waiting |= _checked(step, device)
+        for event in sorted(waiting)[::2]:
+            for step in device.settle(event, "unknown_event" if len(event) > 4 else None, i / 1000, 1_764_000_000_000):
+                _checked(step, device)
+            waiting.discard(event)
+        held = device.events if device.phase is not Phase.ENDED else ()
+        assert len(held) <= EVENTS_MAX
+        assert device.claims is None or all(device.claims.allows(event) for event in held)
+    assert charged <= MESSAGES_MAX + 1
+
+
+def _checked(step: Step, device: ServerSession) -> set[str]:
+    """The events that a step wants, once it has been found well."""
+    match step:
+        case Send(sent):
+            assert msgspec.json.decode(sent)["t"] in NODE_TYPES
+            assert len(sent) <= NODE_FRAME_BYTES_MAX
+        case End(code, reason):
+            assert code in CloseCode
+            assert len(rfc6455.close_frame(code, reason)) <= 2 + rfc6455.CONTROL_BYTES_MAX
+            assert device.phase is Phase.ENDED
+        case Want(events):
+            assert len(set(events)) == len(events) <= EVENTS_MAX
+            return set(events)
+        case Follow(at):
+            assert {position.e for position in at} <= set(device.events)
+    return set()
+
+
+TARGETS = {"frames": frames, "handshake": request, "device": device_frame, "proxies": proxies, "session": session}

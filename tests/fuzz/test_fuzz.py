@@ -12,7 +12,7 @@ from pushy.rfc6455 import FrameReader, Limits
 from tests.fuzz.properties import KEPT_MAX, LIMITS, TARGETS, held
 
 CORPUS = Path(__file__).with_name("corpus")
-SECONDS = 5
+SECONDS = 4
 """Of fuzzing per target."""
 INPUTS_MIN = 1000
 
