@@ -62,8 +62,9 @@ def shift(api: Api, id: str, by: str, start: str | None) -> None:
 @click.option("--override", default="", help="why it is to be armed although the checks say no-go; for the audit")
 @api_options
 def arm(api: Api, id: str, override: str) -> None:
-    """Let event ID's plan fire its next `armed` stage when that is due.
+    """Let event ID's plan fire its next `armed` stage.
 
+    It does so when that stage is due; armed later, at once.
     Under no-go (`stagecast event ready ID`) this wants --override REASON.
     """
     got = api.call("POST", f"/v1/events/{id}/arm", {"armed": True, "override": override})
@@ -75,7 +76,7 @@ def arm(api: Api, id: str, override: str) -> None:
 @click.argument("id")
 @api_options
 def disarm(api: Api, id: str) -> None:
-    """Take that back: event ID's plan waits before its next `armed` stage."""
+    """Let event ID's plan wait before its next `armed` stage."""
     api.call("POST", f"/v1/events/{id}/arm", {"armed": False})
     click.echo(f"{id}: not armed")
 
@@ -114,7 +115,10 @@ def audit(api: Api, id: str) -> None:
 @click.option("--toml", is_flag=True, help="TOML instead of JSON")
 @api_options
 def export(api: Api, id: str, toml: bool) -> None:
-    """Print event ID's title and plan as a file that `create` and `plan` take."""
+    """Print event ID's title and plan as a file.
+
+    `stagecast event create` and `plan` take it.
+    """
     one = api.call("GET", f"/v1/events/{id}")
     click.echo((as_toml if toml else as_json)(one["title"], one["plan"]), nl=False)
 
@@ -127,7 +131,10 @@ def export(api: Api, id: str, toml: bool) -> None:
 @click.option("--json", "plain", is_flag=True, help="the API's answer as it is")
 @api_options
 def report(api: Api, id: str, html: Path | None, plain: bool) -> None:
-    """What became of event ID: reach and times of every stage, what went missing, storms, audit."""
+    """What became of event ID, stage by stage.
+
+    Reach and times of every stage, what went missing, reconnect storms, the audit.
+    """
     got = api.call("GET", f"/v1/events/{id}/report")
     if plain:
         click.echo(msgspec.json.encode(got))

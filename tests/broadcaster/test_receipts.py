@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
-from broadcaster.receipts import KEEP_MS, RECEIPTS_MAX, STATES_KEPT, Ledger, keep_ledger
+from broadcaster.receipts import KEEP_MS, RECEIPTS_MAX, STATES_KEPT, HostLife, Ledger, keep_ledger
 from stagecast.clock import ManualClock
 from stagecast.log import LogGap, LogUnavailable, Positions, Record, Topic
-from stagecast.receipts import Receipt, encode_receipt
+from stagecast.receipts import HostBeat, Receipt, encode_receipt
 from tests.broadcaster.world import World, until
 
 NOW = 1_764_000_000_000
@@ -164,3 +164,15 @@ async def test_outages_and_gaps() -> None:
     await asyncio.wait([reading])
     assert log.reads == [{0: 100}, {0: 101}, {0: 200}]
     assert log.starts == [NOW - KEEP_MS] * 2
+
+
+def test_hosts_say_how_they_are() -> None:
+    """The last beat of each host is kept for 120 s, with by how much its clock is ahead of the log's; beats are no receipts."""
+    ledger = Ledger()
+    beat = HostBeat("h1", NOW + 500, 10, 100, 1.0, True)
+    ledger.read([Record(0, 1, NOW, "_", encode_receipt(beat))], NOW + 20)
+    assert ledger.hosts == {"h1": HostLife(beat, NOW, 500)}
+    assert (ledger.kept, ledger.unreadable, ledger.lag) == (0, 0, 20)
+    late = NOW + KEEP_MS + 10_000
+    ledger.read([Record(0, 2, late, "_", encode_receipt(HostBeat("h2", late, 0, 100, 1.0, True)))], late)
+    assert list(ledger.hosts) == ["h2"]

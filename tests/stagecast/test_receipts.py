@@ -8,14 +8,23 @@ from hypothesis import strategies as st
 from stagecast.names import WIRE_INT_MAX
 from stagecast.receipts import (
     LEFT_AFTER,
+    MAPS_MAX,
+    ROWS_MAX,
     SILENT_AFTER,
+    AppCensus,
+    AppProgress,
+    HostBeat,
+    HostProgress,
     Progress,
     Receipt,
+    Share,
+    decode_counted,
     decode_receipt,
     encode_receipt,
     latency_bucket,
     latency_quantile,
     progress,
+    share_of,
 )
 
 GEN = 1_764_000_000_000
@@ -200,3 +209,81 @@ def test_what_a_host_could_break_sums_with_is_refused(bad: dict[str, object]) ->
     fields = msgspec.json.decode(encode_receipt(receipt()))
     with pytest.raises(ValueError, match=r"Expected|Invalid"):
         decode_receipt(msgspec.json.encode({**fields, **bad}))
+
+
+@pytest.mark.parametrize(
+    ("part", "asked", "low", "high"),
+    [
+        (0, 100, 0.0, 0.0370),
+        (100, 100, 0.9630, 1.0),
+        (50, 100, 0.4038, 0.5962),
+        (1, 10, 0.0179, 0.4042),
+        (990, 1000, 0.9817, 0.9946),
+    ],
+)
+def test_a_sample_has_its_confidence_interval(part: int, asked: int, low: float, high: float) -> None:
+    """Wilson's, at 95 %, by figures of the literature (Newcombe, Statistics in Medicine 17, 1998, method 3)."""
+    share = share_of(part, asked, 10**6)
+    assert share is not None
+    assert share.value == part / asked
+    assert share.low == pytest.approx(low, abs=5e-4)
+    assert share.high == pytest.approx(high, abs=5e-4)
+
+
+def test_a_count_of_all_is_exact() -> None:
+    """When all were asked there is nothing to guess; when nobody was, nothing is known."""
+    assert share_of(3, 4, 4) == Share(0.75, 0.75, 0.75)
+    assert share_of(0, 0, 10) is None
+
+
+def test_hosts_are_told_apart() -> None:
+    """Each with its part, those with the most devices behind first; one that is silent says since when."""
+    silent = msgspec.structs.replace(there("h2", subscribed=5, at=5), ts=42)
+    p = summed(
+        msgspec.structs.replace(there("h1", subscribed=10, at=9), written=8, pending=1, audience=9),
+        msgspec.structs.replace(there("h1", subscribed=10, at=10), worker=1, written=10, audience=10),
+        (silent, SILENT_AFTER + 1),
+        there("h3", subscribed=7, at=7),
+    )
+    assert p.by_host == (
+        HostProgress("h2", 5, 0, 0, 0, 42),
+        HostProgress("h1", 20, 19, 18, 1, None),
+        HostProgress("h3", 7, 7, 0, 0, None),
+    )
+    assert sum(row.subscribed for row in p.by_host) == p.subscribed
+    assert sum(row.at_or_past for row in p.by_host) == p.at_or_past
+
+
+def test_apps_and_maps_are_summed() -> None:
+    """Over workers; a worker behind or silent counts in `subscribed` alone; the newest map versions are told."""
+    apps = {"tv": AppCensus(6, 5), "phone": AppCensus(4, 4)}
+    versions = {f"17640000000{n:02}-a": 1 for n in range(MAPS_MAX + 2)}
+    p = summed(
+        there("h1", subscribed=10, at=9, apps=apps, maps=versions),
+        msgspec.structs.replace(there("h2", subscribed=10, at=9, apps=apps), seq=4, maps={"1764000000009-a": 2}),
+    )
+    assert p.by_app == (AppProgress("tv", 12, 5), AppProgress("phone", 8, 4))
+    assert len(p.maps) == MAPS_MAX
+    assert p.maps["1764000000009-a"] == 3
+    assert max(p.maps) == f"17640000000{MAPS_MAX + 1:02}-a"
+
+
+def test_rows_are_bounded() -> None:
+    """Many hosts: the worst are told one by one, all are counted."""
+    hosts = [there(f"h{n}", subscribed=1000, at=n) for n in range(ROWS_MAX + 10)]
+    p = summed(*hosts)
+    assert p.hosts == ROWS_MAX + 10
+    assert [row.host for row in p.by_host] == [f"h{n}" for n in range(ROWS_MAX)]
+
+
+def test_a_hosts_beat_is_no_receipt() -> None:
+    """Both are records of one log, told apart by their tag; a receipt of an older version has neither apps nor maps."""
+    beat = HostBeat("h1", 1, 10, 100, 0.5, True)
+    assert decode_counted(encode_receipt(beat)) == beat
+    one = receipt()
+    assert decode_counted(encode_receipt(one)) == one
+    old = msgspec.json.decode(encode_receipt(one))
+    del old["apps"], old["maps"]
+    assert decode_counted(msgspec.json.encode(old)) == one
+    with pytest.raises(msgspec.DecodeError):
+        decode_receipt(encode_receipt(beat))

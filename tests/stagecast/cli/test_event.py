@@ -9,6 +9,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from stagecast.cli import main
+from stagecast.cli.api import DEV_FILE
+from stagecast.cli.control import COMMANDS
 from stagecast.cli.event import count, duration, progress_line
 from stagecast.receipts import Receipt, progress
 from tests.broadcaster.process import broadcaster, operator_key
@@ -23,6 +25,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, st
     operator_key(data)
     with broadcaster(data) as one:
         one.until_ready()
+        (data / DEV_FILE).write_text(json.dumps({"http": one.url}))  # its key is for this address
         yield data, one.url
 
 
@@ -123,6 +126,7 @@ def test_help_teaches() -> None:
         "regen",
         "history",
         "watch",
+        *(command.name or "" for command in COMMANDS),
     ):
         shown += runner.invoke(main, ["event", command, "--help"]).output
     assert max(len(line) for line in shown.splitlines()) <= 80
