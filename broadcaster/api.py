@@ -73,7 +73,8 @@ class Api:
                        taken, None, 200, (404, 422, 503), (_IDEMPOTENCY,)), self.delete),
             (Operation("PUT", event + "/plan", "replan", "Give an event a new plan", RULE,
                        view, bodies.PlanBody, 200, (400, *gone)), self.replan),
-            (Operation("POST", event + "/transitions", "transition", "Go to a stage", TRIGGER,
+            (Operation("POST", event + "/transitions", "transition", "Go to a stage; also as `data` of a CloudEvent "
+                       "(application/cloudevents+json), whose source and id are then the key", TRIGGER,
                        taken, bodies.TransitionBody, 202, (400, 409, *gone), (_IDEMPOTENCY,)), self.transition),
             (Operation("POST", event + "/hold", "hold", "Stop the plan from firing", RULE,
                        view, bodies.ReasonBody, 200, (400, *gone)), self.hold),

@@ -12,7 +12,10 @@ from broadcaster.firing import Firing
 from broadcaster.producer import Producer
 from broadcaster.publisher import Publisher
 from broadcaster.receipts import Ledger
+from broadcaster.recording import Curves
 from broadcaster.roster import Roster
+from broadcaster.series import Recorder
+from broadcaster.watching import Watching
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _PREFIX = "stagecast_broadcaster_"
@@ -28,6 +31,9 @@ class Metrics(Collector):
     firing: Firing
     roster: Roster
     ledger: Ledger
+    recorder: Recorder
+    curves: Curves
+    watching: Watching
     answers: dict[int, int]
     """HTTP status → answers given."""
 
@@ -51,6 +57,7 @@ class Metrics(Collector):
         yield _counter(
             "receipts_unreadable", "records of the receipts log that are no receipts", self.ledger.unreadable
         )
+        yield from self._of_curves_and_watchers()
         answers = CounterMetricFamily(_PREFIX + "http_answers", "HTTP answers by status", labels=["status"])
         for status, count in sorted(self.answers.items()):
             answers.add_metric([str(status)], count)
@@ -69,6 +76,15 @@ class Metrics(Collector):
         yield _counter("store_errors", "changes given up because the store did not answer", counts.store_errors)
         yield _gauge("plan_lag_seconds", "from due to accepted, of the last stage a plan fired here", counts.plan_lag)
         yield _counter("plan_failures", "due stages that could not be fired and are tried again", self.firing.failed)
+
+    def _of_curves_and_watchers(self) -> Iterator[Metric]:
+        yield _gauge("hosts", "hosts that said how they are in the last 2 min", len(self.ledger.hosts))
+        yield _counter("acts_lost", "acts that could not be written into the audit", self.producer.counts.acts_lost)
+        yield _counter("curve_points", "points made of receipts", self.recorder.points)
+        yield _counter("curve_writes", "chunks of curves written", self.curves.written)
+        yield _counter("curve_failures", "rounds in which curves could not be written", self.curves.failed)
+        yield _gauge("watchers", "streams of progress that are open", self.watching.watchers)
+        yield _counter("watchers_refused", "streams refused because too many are open", self.watching.refused)
 
     def _of_the_log(self) -> Iterator[Metric]:
         counts, age = self.publisher.counts, self.publisher.age

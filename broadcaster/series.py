@@ -169,6 +169,10 @@ class Recorder:
         """The wall clock says so: seconds over for GRACE_MS are complete though nothing came after them."""
         for event in list(self._last):
             self._look(event, now - GRACE_MS)
+        for event in [event for event in self._newest if not self._ledger.count(event)]:
+            curve = self._curves.get(event)
+            if curve is None or (curve.loaded and not curve.chunks()):
+                self._drop(event)
 
     def curve(self, event: str, order: Order) -> Curve | None:
         """The curve of this state, if it is the event's newest one here."""
@@ -219,7 +223,10 @@ class Recorder:
             found = Curve(order, since, loaded=since >= self.complete_from)
         self._curves[event] = found  # the last in line to be dropped
         if len(self._curves) > CURVES_MAX:
-            oldest = next(iter(self._curves))
-            for known in (self._curves, self._newest, self._last):
-                known.pop(oldest, None)
+            self._drop(next(iter(self._curves)))
         return found
+
+    def _drop(self, event: str) -> None:
+        self._curves.pop(event, None)
+        self._newest.pop(event, None)
+        self._last.pop(event, None)

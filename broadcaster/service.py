@@ -203,11 +203,12 @@ def compose(
         return live(parts, event)
 
     recorder = Recorder(ledger, since, clock.now() - (REACH_MS - KEEP_MS))
-    metrics = Metrics(producer, publisher, cadence, firing, roster, ledger, {})
+    curves = Curves(store, recorder, clock)
+    watching = Watching(look, stopping or asyncio.Event())
+    metrics = Metrics(producer, publisher, cadence, firing, roster, ledger, recorder, curves, watching, {})
     parts = Parts(
         store, heads, roster, producer, Planning(producer, heads, clock), publisher, ledger, recorder,
-        Curves(store, recorder, clock), Watching(look, stopping or asyncio.Event()),
-        Rehearsals(producer, settings, clock, random.Random()),
+        curves, watching, Rehearsals(producer, settings, clock, random.Random()),
         Explaining(store, heads, clock, settings.data_dir if settings else None), metrics, clock, ready,
     )  # fmt: skip
     return parts, cadence, firing

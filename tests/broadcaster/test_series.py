@@ -152,6 +152,21 @@ def test_a_state_of_unknown_time_has_no_curve() -> None:
     assert [ms for ms, _, _ in shares(made)] == [2000]
 
 
+def test_what_nobody_counts_any_more_is_forgotten() -> None:
+    """Once the ledger has no receipts of an event and its points are saved, nothing of it is left in memory."""
+    ledger, made = recorder()
+    ledger.read([record(100, 6)], NOW)
+    made.pass_time(NOW + 3000)
+    late = NOW + KEEP_MS + 11_000
+    ledger.read([Record(0, 1, late, "other", encode_receipt(Receipt("h", "b", 0, late, "other", 7, 1)))], late)
+    made.pass_time(late)
+    assert made.curve("final", (7, 2)) is not None
+    for chunk in made.unsaved():
+        made.saved(chunk)
+    made.pass_time(late)
+    assert made.curve("final", (7, 2)) is None
+
+
 def test_an_empty_curve() -> None:
     """Nothing is known, nothing is saved."""
     curve = Curve((7, 1), NOW, loaded=True)
