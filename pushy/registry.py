@@ -7,8 +7,8 @@ device connects again, within its connection's lifetime.
 """
 
 import asyncio
-from collections import OrderedDict
 from dataclasses import dataclass
+from itertools import islice
 
 import msgspec
 import structlog
@@ -45,7 +45,7 @@ class Registry:
     """What is still to be written, the last change of each (member, device)."""
 
     def __init__(self, ttl: float, pending_max: int = PENDING_MAX) -> None:
-        self._pending: OrderedDict[Holder, Change] = OrderedDict()
+        self._pending: dict[Holder, Change] = {}
         self._pending_max = pending_max
         self._ttl = ttl
         self._news = asyncio.Event()
@@ -75,7 +75,10 @@ class Registry:
 
     def take(self) -> list[tuple[Holder, Change]]:
         """Up to BATCH changes, the oldest first; they are the caller's now."""
-        return [self._pending.popitem(last=False) for _ in range(min(BATCH, len(self._pending)))]
+        batch = list(islice(self._pending.items(), BATCH))
+        for holder, _ in batch:
+            del self._pending[holder]
+        return batch
 
     def put_back(self, changes: list[tuple[Holder, Change]]) -> None:
         """What could not be written, unless something newer came meanwhile or there is no room."""

@@ -102,11 +102,11 @@ class Listening:
         for _ in range(ACCEPTED_AT_ONCE):
             try:
                 accepted, _ = self._socket.accept()
-            except (BlockingIOError, ConnectionAbortedError):
+            except BlockingIOError:
                 return
             except OSError as error:
                 if error.errno not in _OUT_OF:
-                    raise
+                    continue  # of the connection that was to be accepted, not of this socket (accept(2), "Error handling")
                 self._streams.forget(self._socket.fileno())
                 self._again = self._streams.loop.call_later(ACCEPT_AGAIN, self._watch)
                 return

@@ -134,7 +134,7 @@ class RequiredMap(Struct, frozen=True):
     """Stage maps per second that the stage-map API serves: what the fetch window is computed from."""
 
 
-class Session(Struct, frozen=True):
+class Session(Struct, frozen=True, gc=False):
     """Where a device is connected."""
 
     sid: str
