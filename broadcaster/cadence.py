@@ -1,15 +1,17 @@
 """The cadence: every 5 s the broadcast of every active event, and a `beat`, are appended again (rule 2).
 
 That is the whole repair of the system: whoever died, and whatever was lost between compare-and-set and device, some producer says
-it again. On the way it finds events (by the index), reads heads again, and completes history.
+it again. On the way it finds events (by the index), reads heads again, and completes history; what rests leaves memory, and what
+has been gone for 24 h leaves the index too. Its head stays, and creating it again puts it back there.
 """
 
 import asyncio
 import contextlib
+from typing import Literal
 
 import structlog
 
-from broadcaster.heads import Damaged, Heads
+from broadcaster.heads import Damaged, Heads, Kept
 from broadcaster.publisher import Publisher
 from broadcaster.roster import Known, Roster
 from broadcaster.together import together
@@ -21,9 +23,8 @@ PERIOD = 5.0
 STORE_WAIT = 2.0
 """Seconds that a round waits for the store; then it repeats what it has in memory (rule 8)."""
 ORPHAN_AFTER_MS = 60_000
-"""An id in the index without a head for so long is dropped: its creator died before the head was written."""
-RESTING_REREAD = 60.0
-"""Seconds between reads of a head that is not active: it has nothing to repeat, but might have come to life."""
+"""An id in the index without a head for so long is dropped: its creator died before the head was written. A head that rests is
+read again until its entry is so old: who brings an event to life puts it into the index just before."""
 
 _log = structlog.get_logger()
 
@@ -38,7 +39,8 @@ class Cadence:
         self._clock = clock
         self._reading: asyncio.Task[None] | None = None
         self._listed: dict[str, int] = {}
-        """The index as last read: an id put there again (created over a gone one) is a reason to read its head."""
+        """The index as last read, of what was found: an id put there again (created over a gone one, or brought to life) is a
+        reason to read its head."""
         self.rounds = 0
         self.lag = 0.0
         """Seconds by which the last round began late."""
@@ -81,6 +83,7 @@ class Cadence:
             await together(
                 self._complete_history, [known for known in self._roster.all() if not known.history_complete]
             )
+            self._forget_resting()
         except StoreError as error:
             if self.store_answers:
                 _log.warning("store not readable", error=str(error))
@@ -90,34 +93,58 @@ class Cadence:
 
     async def _find_events(self) -> None:
         listed = await self._heads.enlisted()
-        await together(self._look_up, [(event, put) for event, put in listed.items() if self._listed.get(event) != put])
-        self._listed = {event: put for event, put in listed.items() if self._roster.get(event)}
+        self._listed = {event: put for event, put in self._listed.items() if listed.get(event) == put}
+        await together(self._look_up, [(event, put) for event, put in listed.items() if event not in self._listed])
         for known in self._roster.active():
             if known.head.event not in listed:  # dropped as an orphan while its creation was very slow
                 await self._heads.enlist(known.head.event, known.head.ts)
 
     async def _look_up(self, listed: tuple[str, int]) -> None:
         event, put = listed
-        if not await self._refresh(event) and self._clock.now() - put > ORPHAN_AFTER_MS:
-            _log.warning("index id without a head dropped", e=event)
-            await self._heads.strike(event)
+        old = self._clock.now() - put > ORPHAN_AFTER_MS
+        known = await self._refresh(event)
+        if known is None:
+            if old:
+                _log.warning("index id without a head dropped", e=event)
+                await self._heads.strike(event)
+        elif isinstance(known, Known) and self._is_settled(known, old):
+            self._listed[event] = put
+            if known.head.gone and not self._roster.is_active(known):
+                await self._strike_gone(known.kept)
+
+    def _is_settled(self, known: Known, old: bool) -> bool:
+        """Whether its entry needs no further look: one too many, or about to come to life, is looked up in every round."""
+        if self._roster.is_active(known):
+            return self._roster.get(known.head.event) is not None
+        return old
+
+    async def _strike_gone(self, gone: Kept) -> None:
+        """Takes what is long gone out of the index. Whoever creates it again puts it there *before* the head: should that fall
+        between our reading of the index and the removal, the read after it sees the new head and puts it back. (A head written
+        later still is put back by its creator's cadence, or by any that heard of it.)"""
+        event = gone.head.event
+        await self._heads.strike(event)
+        known = await self._refresh(event)
+        if not isinstance(known, Known) or known.kept.order != gone.order:
+            await self._heads.enlist(event, self._clock.now())
+
+    def _forget_resting(self) -> None:
+        for known in self._roster.all():
+            if not self._roster.is_active(known):
+                self._roster.forget(known)
+                self._listed.pop(known.head.event, None)  # a last look at it, in the next round
 
     def _stale(self) -> list[Known]:
         now = self._clock.monotonic()
-        active = {known.head.event for known in self._roster.active()}
-        return [
-            known
-            for known in self._roster.all()
-            if now - known.read_at >= (PERIOD / 2 if known.head.event in active else RESTING_REREAD)
-        ]
+        return [known for known in self._roster.active() if now - known.read_at >= PERIOD / 2]
 
-    async def _refresh(self, event: str) -> bool:
-        """Whether there is a head. One that is damaged harms no other event."""
+    async def _refresh(self, event: str) -> Known | Literal["damaged"] | None:
+        """None: there is no head. One that is damaged harms no other event."""
         try:
-            return await self._roster.refresh(event) is not None
+            return await self._roster.refresh(event)
         except Damaged as error:
             _log.error("event damaged", error=str(error))
-            return True
+            return "damaged"
 
     async def _complete_history(self, known: Known) -> None:
         """History never misses what a head remembers for longer than a round."""

@@ -24,6 +24,7 @@ from broadcaster.parts import (
     wrong,
 )
 from broadcaster.problems import head_view
+from broadcaster.producer import UnknownEvent
 from broadcaster.readiness import Findings, GoNoGo, failed, judge
 from broadcaster.rehearsal import CannotRehearse
 from broadcaster.report import Report, Sources, report_of
@@ -89,9 +90,8 @@ class Control:
 
     async def _stream(self, http: HttpRequest) -> Response:
         event = event_of(http)
-        if self._parts.roster.get(event) is None:
-            await self._parts.head(http)
-            await self._parts.roster.refresh(event)
+        if self._parts.roster.get(event) is None and await self._parts.roster.refresh(event) is None:
+            raise UnknownEvent(event)
         try:
             stream: AsyncGenerator[bytes, None] = self._parts.watching.stream(event)
         except TooMany:
@@ -173,9 +173,11 @@ class Control:
         )
 
 
-def live(parts: Parts, event: str) -> bytes:
-    """The progress and the event as it is, for a stream. The roster knows the event."""
-    known = parts.roster.get(event)
-    assert known is not None
+async def live(parts: Parts, event: str) -> bytes:
+    """The progress and the event as it is, for a stream; of one that rests, and so is not in memory, by the store. Raises
+    UnknownEvent, Damaged, StoreError."""
+    known = parts.roster.get(event) or await parts.roster.refresh(event)
+    if known is None:
+        raise UnknownEvent(event)
     progress = parts.progress(known.head)
     return json.encode(bodies.Live(**structs.asdict(progress), head=view_of(known.head, known.plan)))

@@ -262,6 +262,7 @@ class Producer:
                     return self._settled(_standing(event, kept), step, "repeated" if step.accepted else "same")
                 if kept is not None:
                     await self._heads.keep_history(kept.head, _leaving(kept.head, step.head))
+                    await self._wake(kept.head)
                 judged, asked = kept, step.head
                 done = await self._heads.swap(step.head, kept.version if kept else None)
             except OutcomeUnknown as error:
@@ -276,6 +277,13 @@ class Producer:
                     return self._settled(done, step, "accepted")
                 self.counts.lost_races += 1
         raise unknown or Busy(event)
+
+    async def _wake(self, head: Head) -> None:
+        """An event that rests is in nobody's memory: a newer entry in the index, written before the change, has it read by every
+        instance, should this one die before its append."""
+        plan, now = self._heads.cached_plan(head), self._clock.now()
+        if not head.gone and (plan is None or not rules.active(head, plan, now)):
+            await self._heads.enlist(head.event, now)
 
     async def _keep_acts(self, head: Head, acts: Sequence[Act]) -> None:
         """The change stands, whatever becomes of its acts."""

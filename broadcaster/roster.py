@@ -3,6 +3,9 @@
 A head here may be behind the store by a moment, never ahead of it: whoever acts on it does so by compare-and-set, and the log
 takes an old broadcast without harm (rule 5). It is brought up to date by this process's own changes, by the records of all
 producers in the log, and by the cadence's reads; so reads are about one per event and second at the very most.
+
+Only what is active stays here. An event that rests has nothing to repeat and nothing due: the cadence forgets it, and a record of
+the log or a newer entry of the index brings it back.
 """
 
 import asyncio
@@ -23,7 +26,7 @@ from stagecast.plan import Plan
 from stagecast.records import RecordError, decode_record
 
 EVENTS_MAX = 100_000
-"""Events in memory; over it new ones are left out (`left_out`) until old ones are forgotten."""
+"""Events in memory; over it new ones are left out (`left_out`) until others rest and are forgotten."""
 FRESH = 1.0
 """Seconds in which a record of the log, if no newer than our head, is no reason to read the head again."""
 
@@ -72,19 +75,30 @@ class Roster:
 
     def active(self) -> list[Known]:
         """Those that the cadence repeats now."""
-        now = self._clock.now()
-        return [known for known in self._events.values() if active(known.head, known.plan, now)]
+        return [known for known in self._events.values() if self.is_active(known)]
 
-    def saw(self, kept: Kept, plan: Plan) -> Known | None:
+    def is_active(self, known: Known) -> bool:
+        return active(known.head, known.plan, self._clock.now())
+
+    def forget(self, known: Known) -> None:
+        """Drops an event that rests; nothing if it has come to life meanwhile."""
+        if self._events.get(known.head.event) is known and not self.is_active(known):
+            del self._events[known.head.event]
+
+    def saw(self, kept: Kept, plan: Plan) -> Known:
         """Takes note of a head just read or made. One that is older than the one known changes nothing; "newer" is a later
-        version, or a greater (gen, seq): a store restored from a backup counts versions anew, but a regen's gen is greater."""
+        version, or a greater (gen, seq): a store restored from a backup counts versions anew, but a regen's gen is greater.
+        One that is not known and rests, or is one too many, is returned and not kept."""
         event = kept.head.event
         known = self._events.get(event)
         if known is None:
+            known = Known(kept, plan, self._clock.monotonic())
+            if not self.is_active(known):
+                return known
             if len(self._events) >= self._limit:
                 self.left_out += 1
-                return None
-            known = self._events[event] = Known(kept, plan, self._clock.monotonic())
+                return known
+            self._events[event] = known
             self.changed.set()
         elif kept.version > known.kept.version or kept.order > known.kept.order:
             known.kept, known.plan = kept, plan

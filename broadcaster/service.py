@@ -200,7 +200,7 @@ def compose(
         return None if known is None else times_of(known.head).get(order)
 
     async def look(event: str) -> bytes:
-        return live(parts, event)
+        return await live(parts, event)
 
     recorder = Recorder(ledger, since, clock.now() - (REACH_MS - KEEP_MS))
     curves = Curves(store, recorder, clock)

@@ -4,8 +4,10 @@ import asyncio
 
 import msgspec
 
+from broadcaster.control import live
 from broadcaster.heads import Kept
 from broadcaster.roster import Roster, watch_log
+from stagecast.event import LINGER_MS
 from stagecast.log import Topic
 from stagecast.records import HEADS
 from tests.broadcaster.world import Broadcaster, World, by_hand, until
@@ -85,3 +87,15 @@ async def test_memory_is_bounded(world: World, one: Broadcaster) -> None:
         await one.create(event)
         await small.refresh(event)
     assert (len(small), small.left_out) == (1, 1)
+
+
+async def test_what_rests_is_not_taken_in(world: World, one: Broadcaster) -> None:
+    """An event that is over is read and shown to who watches it, and stays out of memory."""
+    await one.create()
+    await one.go("ended")
+    world.clock.advance(LINGER_MS / 1000 + 1)
+    other = world.broadcaster()
+    known = await other.parts.roster.refresh("final")
+    assert known is not None
+    assert b'"stage":"ended"' in await live(other.parts, "final")
+    assert len(other.parts.roster) == 0

@@ -59,6 +59,8 @@ class FaultyStore:
         """What becomes of the next compare-and-sets of heads."""
         self.meanwhile: Callable[[], Awaitable[object]] | None = None
         """What somebody else does once, just after an answer was lost."""
+        self.before_delete: Callable[[], Awaitable[object]] | None = None
+        """What somebody else does once, just before a deletion."""
         self.reads: Counter[str] = Counter()
         self.page_bytes = 1 << 20
         self.puts_fail = False
@@ -79,6 +81,9 @@ class FaultyStore:
 
     async def delete(self, record: str, keys: Sequence[str]) -> None:
         self._check()
+        before, self.before_delete = self.before_delete, None
+        if before is not None:
+            await before()
         await self._store.delete(record, keys)
 
     async def page(self, record: str, after: str | None = None, max_bytes: int = 1 << 20) -> Page:
