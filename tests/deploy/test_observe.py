@@ -37,10 +37,11 @@ def test_a_planted_fault_is_seen(tmp_path: Path) -> None:
     promtool = program("promtool", "prometheus")
     shutil.copytree(PROMETHEUS, tmp_path, dirs_exist_ok=True)
     rules = (tmp_path / "alerts.yml").read_text()
-    for good, bad in (("log_age_seconds > 15", "log_age_seconds > 60"), ("draining == 0", "draining == 1")):
-        assert good in rules
-        (tmp_path / "alerts.yml").write_text(rules.replace(good, bad))
-        assert said(promtool, "test", "rules", "alerts.test.yml", cwd=tmp_path)[0] == 1
+    assert "log_age_seconds > 15" in rules
+    (tmp_path / "alerts.yml").write_text(rules.replace("log_age_seconds > 15", "log_age_seconds > 60"))
+    status, text = said(promtool, "test", "rules", "alerts.test.yml", cwd=tmp_path)
+    assert status == 1
+    assert "StagecastLogSilent" in text
 
 
 def test_every_rule_is_tested_or_plain() -> None:

@@ -241,6 +241,26 @@ supervisor = Supervisor([Child("a", child("a"))], tick=tick)
         assert ticks[-1]["pids"] == ["a"]
 
 
+def test_with_a_restart_counted_the_new_pid_is_there() -> None:
+    """Whoever writes pids down by the count has the new one, after a pause as well."""
+    body = """
+seen = []
+def tick():
+    seen.append((supervisor.restarts, supervisor.pids.get("a")))
+    if supervisor.restarts >= 3:
+        changes = [pid for (before, _), (after, pid) in zip(seen, seen[1:]) if after != before]
+        say(changes=changes)
+        supervisor.stop()
+    return False
+supervisor = Supervisor([Child("a", child("a", exits=3))], tick=tick)
+"""
+    with parent(body) as running:
+        changes = running.until(lambda line: "changes" in line)["changes"]
+        assert isinstance(changes, list)
+        assert None not in changes
+        assert len(set(changes)) == len(changes) >= 2
+
+
 def test_a_child_that_keeps_failing_does_not_spin() -> None:
     """A child that exits at once is started again after growing pauses: a handful of starts a second, not thousands."""
     body = """

@@ -15,8 +15,8 @@ from tests.system.fleet import Fleet, Host, fleet
 from tests.system.running import CLI, until
 
 DEVICES = 500
-ACCEPT_RATE = 250
-DRAIN_RATE = 150
+ACCEPT_RATE = 400
+DRAIN_RATE = 250
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 

@@ -213,10 +213,10 @@ def test_the_command_says_it_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "url"), [("--log", "kafka://127.0.0.1:1"), ("--store", "cassandra://127.0.0.1:1/stagecast")]
+    ("option", "url"), [("--log", "kafka://no-port"), ("--store", "cassandra://127.0.0.1:1/stagecast")]
 )
-def test_a_server_that_does_not_answer(tmp_path: Path, option: str, url: str) -> None:
-    """Is named with its address, in one line."""
+def test_a_server_that_can_t_be_asked(tmp_path: Path, option: str, url: str) -> None:
+    """Because it does not answer, or its address is none: named with it, in one line."""
     create_keys(tmp_path / "keys.json")
     code, text = doctor("--data", str(tmp_path), option, url)
     assert code == 1
