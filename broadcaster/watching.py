@@ -16,6 +16,9 @@ QUIET = 10.0
 """Seconds after which a watcher that has got nothing gets a comment: proxies keep the connection, and pages know it lives."""
 WATCHERS_MAX = 500
 """Over it one more is told 503 (`refused`)."""
+LIFE = 300.0
+"""Seconds after which a stream ends: whoever goes on watching comes back, and is asked again who they are. So a key that was
+deleted, or a session that is over, watches on for so long at most."""
 COMMENT = b": still here\n\n"
 Look = Callable[[str], Awaitable[bytes]]
 _log = structlog.get_logger()
@@ -49,14 +52,14 @@ class Watching:
         self.refused = 0
         self.looks = 0
 
-    def stream(self, event: str, quiet: float = QUIET) -> AsyncGenerator[bytes, None]:
-        """`progress` events whenever the state changed, until this process stops. Raises TooMany, at once."""
+    def stream(self, event: str, quiet: float = QUIET, life: float = LIFE) -> AsyncGenerator[bytes, None]:
+        """`progress` events whenever the state changed, for `life` s or until this process stops. Raises TooMany, at once."""
         if self.watchers >= self._limit:
             self.refused += 1
             raise TooMany
-        return self._stream(event, quiet)
+        return self._stream(event, quiet, life)
 
-    async def _stream(self, event: str, quiet: float) -> AsyncGenerator[bytes, None]:
+    async def _stream(self, event: str, quiet: float, life: float) -> AsyncGenerator[bytes, None]:
         channel = self._channels.get(event)
         if channel is None:
             channel = self._channels[event] = _Channel()
@@ -65,15 +68,16 @@ class Watching:
         if channel.task is None:
             channel.task = asyncio.create_task(self._keep_looking(event, channel))
         seen = 0
+        until = asyncio.get_running_loop().time() + life
         try:
-            while not self._stopping.is_set():
+            while not self._stopping.is_set() and (left := until - asyncio.get_running_loop().time()) > 0:
                 news = channel.news
                 if channel.version != seen:
                     seen = channel.version
                     yield b"event: progress\ndata: " + channel.data + b"\n\n"
                     continue
                 try:
-                    async with asyncio.timeout(quiet):
+                    async with asyncio.timeout(min(quiet, left)):
                         await news.wait()
                 except TimeoutError:
                     yield COMMENT

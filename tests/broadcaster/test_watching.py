@@ -78,6 +78,17 @@ async def test_silence_is_broken_by_comments() -> None:
     await stream.aclose()
 
 
+async def test_a_stream_ends_after_its_life() -> None:
+    """However lively or quiet it is: whoever watches on comes back and says again who they are."""
+    for quiet in (0.01, 10):
+        watching = Scene().watching()
+        stream = watching.stream("final", quiet=quiet, life=0.05)
+        assert await told(stream) == "final0"
+        async with asyncio.timeout(5):
+            assert {chunk async for chunk in stream} == {COMMENT}
+        assert watching.watchers == 0
+
+
 async def test_an_outage_ends_no_stream() -> None:
     """While the state can't be read the last one stands; then it goes on."""
     scene = Scene()

@@ -201,6 +201,44 @@ async def test_many_windows_of_one_browser(chromium: Browser, stage: Running) ->
         await asyncio.gather(*(window.shows("Live", ".bar .chip") for window in windows))
 
 
+async def test_a_lost_answer_is_asked_for_again(chromium: Browser, stage: Running) -> None:
+    """Under its one key: the transition happens once and the page says so, though its first answer never came."""
+    await stage.create("lost", *STAGES)
+    keys: list[str] = []
+
+    async def lose(route: Route) -> None:
+        keys.append(route.request.headers["idempotency-key"])
+        if len(keys) == 1:
+            await route.fetch()
+            await route.abort()
+        else:
+            await route.continue_()
+
+    async with screen(chromium, stage.http) as one:
+        await one.sign_in(operator(stage), "lost")
+        await one.page.route("**/transitions", lose)
+        await one.press("g", "Enter")
+        await one.shows("LIVE accepted as seq 2", ".notices")
+        await one.dialog.wait_for(state="hidden")
+    assert (await stage.call("GET", "/v1/events/lost"))["seq"] == 2
+    assert len(keys) == 2
+    assert len(set(keys)) == 1
+
+
+async def test_what_people_write_is_shown_as_they_wrote_it(chromium: Browser, stage: Running) -> None:
+    """A title or a reason is text, whatever is in it."""
+    markup = "<img src=x onerror=document.title=1>"
+    await stage.call(
+        "POST", "/v1/events", {"id": "markup", "title": markup, "plan": [{"stage": name} for name in STAGES]}
+    )
+    await stage.go("markup", "live", reason=markup)
+    async with screen(chromium, stage.http) as one:
+        await one.sign_in(operator(stage), "markup")
+        assert await one.page.locator("h1").inner_text() == markup
+        await one.shows(markup, ".audit")
+        assert await one.page.locator("main img").count() == 0
+
+
 async def test_a_viewer_sees_and_can_do_nothing(chromium: Browser, stage: Running) -> None:
     """No button, no shortcut, no preview; what happens is shown all the same. A wrong key is told so."""
     await stage.create("watched", *STAGES)

@@ -54,7 +54,7 @@ export class Watch {
     while (!this.#over.signal.aborted) {
       try {
         const streamed = this.#streams && (await withSlot(() => this.#stream()));
-        if (streamed) this.connected = false;
+        if (streamed) this.heard = Date.now(); // it ended as it should, and is opened again
         else await this.#poll();
         failures = 0;
         await pause(streamed ? AGAIN : POLL);
