@@ -14,7 +14,7 @@ from tests.pushy.rig import PATIENCE, Closed, Feed, Raw, Rig
 CLIENT_BYTES_MAX = 24 * 1024
 """User memory that one client may cost a worker, whatever it does: a whole request or message of 8 KiB in the making, twice for
 buffers that grow ahead, and what every connection costs."""
-NOISE = 3 << 20
+NOISE = 4 << 20
 """Bytes by which a worker's memory moves by itself: arenas, caches of the interpreter, copied pages of the fork."""
 
 

@@ -233,7 +233,8 @@ async def test_every_route_wants_a_key_and_the_right_one(stage: Running) -> None
 
 
 async def test_the_http_ports_bound_a_request(stage: Running) -> None:
-    """A request whose head never ends takes neither the broadcaster's memory nor the feed's: 431 and the end."""
+    """A request whose head never ends takes neither the broadcaster's memory nor the feed's: 431 and the end, where 30 MB would
+    have been kept of each."""
     for base, child in ((stage.http, "broadcaster"), (stage.admin, "feed")):
         host, port = base.removeprefix("http://").rsplit(":", 1)
         before = resident(stage.pids[child])
@@ -241,7 +242,7 @@ async def test_the_http_ports_bound_a_request(stage: Running) -> None:
             async with await Raw.open((host, int(port))) as raw:
                 await raw.send(begun)
                 assert await pour(raw, endless, 500) < 20 << 20
-        assert resident(stage.pids[child]) - before < NOISE
+        assert resident(stage.pids[child]) - before < 2 * NOISE
         assert (await stage.api.get(f"{base}/healthz")).status_code == 200
 
 
