@@ -18,7 +18,7 @@ MAPS = 250
 MAP_BYTES = 4096
 AT_ONCE = 50
 """Appends, or pushed maps in one request."""
-STALLED = (0, 100, 500)
+STALLED, STALLED_FULL = (0, 100), (0, 100, 500)
 
 
 @dataclass(frozen=True)
@@ -33,19 +33,19 @@ class Stalls:
 
 
 async def run(bench: Bench, options: Namespace) -> list[Figure]:
-    found: dict[int, list[Stalls]] = {stalled: [] for stalled in STALLED}
-    rounds = min(options.rounds, 2)
-    for _ in range(rounds):
-        for stalled in STALLED:
+    sizes = STALLED_FULL if options.full else STALLED
+    found: dict[int, list[Stalls]] = {stalled: [] for stalled in sizes}
+    for _ in range(options.rounds):
+        for stalled in sizes:
             found[stalled].append(await _once(bench, options.connections, stalled))
     figures = [Figure("nobody stalled: all have the last state", [r.seconds for r in found[0]], "s")]
-    for stalled in STALLED[1:]:
+    for stalled in sizes[1:]:
         ours = found[stalled]
         control = found[0]
         times = [a.seconds / b.seconds for a, b in zip(ours, control, strict=True)]
         memory = [(a.pss - b.pss) / stalled / 1024 for a, b in zip(ours, control, strict=True)]
         kernel = [(a.kernel - b.kernel) / stalled / 1024 for a, b in zip(ours, control, strict=True)]
-        last = stalled == STALLED[-1]
+        last = stalled == sizes[-1]
         figures += [
             Figure(f"{stalled} stalled: the others' time", times, "× nobody stalled", "≤ 1.1",
                    key="slow_readers_time" if last else ""),
