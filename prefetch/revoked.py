@@ -1,4 +1,6 @@
-"""Which tokens are void: the store's list, then the log's news of it, kept in memory so that a pull costs no read."""
+"""Which tokens are void: the store's list, then the log's news of it, kept in memory so that a pull costs no read. While the log
+is silent the list is read again and again, so that a revocation counts within SILENT s without it.
+"""
 
 import asyncio
 
@@ -6,12 +8,14 @@ import msgspec
 import structlog
 
 from kv import Store, StoreError
-from stagecast.log import LogError, MessageLog, Topic
+from stagecast.log import LogError, MessageLog, Positions, Topic
 from stagecast.records import REVOKED, RecordError, Revocation, decode_record
 from stagecast.tokens import Claims
 
 PAUSE = 1.0
 """Seconds before the log is tried again."""
+SILENT = 15.0
+"""Seconds without a record of any kind, beats included: then the log counts as silent, and the list is read so often."""
 
 _log = structlog.get_logger("prefetch.revoked")
 
@@ -19,11 +23,12 @@ _log = structlog.get_logger("prefetch.revoked")
 class Revocations:
     """Call `load` once, then run `follow`."""
 
-    def __init__(self, store: Store, log: MessageLog) -> None:
+    def __init__(self, store: Store, log: MessageLog, silent: float = SILENT) -> None:
         self._store = store
         self._log = log
+        self._silent = silent
+        self._heard = asyncio.Event()
         self._until: dict[str, int] = {}
-        self._from: dict[int, int] = {}
 
     def voids(self, claims: Claims) -> bool:
         """Whether the token was revoked, by its device or its member."""
@@ -33,8 +38,7 @@ class Revocations:
         )
 
     async def load(self) -> None:
-        """Everything that is revoked now, and the place in the log from which news counts. Raises StoreError, LogError."""
-        self._from = dict(await self._log.end(Topic.EVENTS))  # before the list: between them nothing is missed
+        """Everything that is revoked now. Raises StoreError."""
         after: str | None = None
         while True:
             page = await self._store.page(REVOKED, after)
@@ -45,19 +49,36 @@ class Revocations:
             after = page.after
 
     async def follow(self) -> None:
-        """For ever; cancel it to stop. After a gap, or a silent log, the list is loaded again."""
+        """For ever; cancel it to stop. After a gap or an outage of the log, and while it is silent, the list is loaded again."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow_log())
+            tasks.create_task(self._mind_silence())
+
+    async def _follow_log(self) -> None:
         while True:
             try:
-                await self._read()
-            except (StoreError, LogError) as error:
-                _log.warning("revocations: reading again", error=str(error))
-                await asyncio.sleep(PAUSE)
+                positions = await self._log.end(Topic.EVENTS)  # before the list: between them nothing is missed
                 await self._reload()
+                await self._read(positions)
+            except LogError as error:
+                _log.warning("revocations: reading the log again", error=str(error))
+            await asyncio.sleep(PAUSE)
 
-    async def _read(self) -> None:
-        async for records in self._log.read(Topic.EVENTS, self._from):
+    async def _mind_silence(self) -> None:
+        while True:
+            self._heard.clear()
+            try:
+                async with asyncio.timeout(self._silent):
+                    await self._heard.wait()
+            except TimeoutError:
+                await self._reload()
+            else:
+                await asyncio.sleep(self._silent / 15)  # wait for a sign of life at most so often, however much is said
+
+    async def _read(self, positions: Positions) -> None:
+        async for records in self._log.read(Topic.EVENTS, positions):
+            self._heard.set()
             for record in records:
-                self._from[record.partition] = record.offset + 1
                 if b'"revoked"' not in record.value:
                     continue
                 try:
@@ -70,7 +91,7 @@ class Revocations:
     async def _reload(self) -> None:
         try:
             await self.load()
-        except (StoreError, LogError) as error:
+        except StoreError as error:
             _log.warning("revocations: not loaded", error=str(error))
 
     def _add(self, said: Revocation) -> None:
