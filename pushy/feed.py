@@ -340,7 +340,7 @@ class Feed:
     def _drain(self, link: WorkerLink) -> None:
         assert self._drains.now is not None
         link.send(Readiness(False))
-        link.send(Drain(self._drains.now.rate / self._workers, CALM))
+        link.send(Drain(self._drains.now.rate / self._workers, self._back))
 
     def _revoke(self, link: WorkerLink, revocations: Sequence[Revocation]) -> None:
         for start in range(0, len(revocations), REVOKED_CHUNK):
