@@ -10,6 +10,7 @@ COPY pushy pushy
 COPY broadcaster broadcaster
 COPY prefetch prefetch
 COPY loadtest loadtest
+COPY sdk/js/src sdk/js/src
 RUN /opt/stagecast/bin/pip install --no-cache-dir --no-build-isolation --no-deps .
 
 FROM python:3.11-slim

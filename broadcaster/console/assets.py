@@ -8,8 +8,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 STATIC = Path(__file__).parent / "static"
-SDK = Path(__file__).parents[2] / "sdk" / "js" / "src"
-"""The browser's device SDK as it is written, in a checkout; an installed package has none, and no preview."""
+_PACKAGED = Path(__file__).parent / "sdk"
+SDK = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "sdk" / "js" / "src"
+"""The browser's device SDK as it is written: in an installed package a copy, in a checkout the source."""
 TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
