@@ -1,6 +1,6 @@
 """Hostile WebSocket frames against a real worker: oversize, fragments, floods of control frames, unmasked and reserved ones.
 
-Each test has been seen to fail with its defence taken out of `pushy.rfc6455` or `pushy.connection`.
+The defences stand in `pushy.rfc6455` and `pushy.connection`: take one out, and the test of its name fails.
 """
 
 import asyncio

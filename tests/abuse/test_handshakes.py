@@ -1,6 +1,6 @@
 """Hostile handshakes against a real worker: Origin tricks, slow and half requests, smuggling, too many connections.
 
-Each test has been seen to fail with its defence taken out of `pushy.handshake`, `pushy.connection` or `pushy.limits`.
+The defences stand in `pushy.handshake`, `pushy.connection` and `pushy.limits`: take one out, and the test of its name fails.
 """
 
 import asyncio

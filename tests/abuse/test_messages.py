@@ -1,6 +1,6 @@
 """Hostile JSON and hostile amounts of it, from clients that speak WebSocket well; tokens that end while they are connected.
 
-Each test has been seen to fail with its defence taken out of `stagecast.wire`, `pushy.hub` or `pushy.admission`.
+The defences stand in `stagecast.wire`, `pushy.hub` and `pushy.admission`: take one out, and the test of its name fails.
 """
 
 import json

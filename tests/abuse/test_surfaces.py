@@ -1,7 +1,7 @@
 """What an outsider can reach, learn or forge at a whole Stagecast: tokens in logs, log lines of their own making, admin routes on
 the device port, routes without a key, events of others, replayed requests.
 
-Each test has been seen to fail with its defence taken out.
+Take a defence out, and the test of its name fails.
 """
 
 import asyncio
