@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -62,7 +63,7 @@ def test_each_setting_has_all_three_ways(tmp_path: Path) -> None:
         ({"proxy_protocol": True}, "proxy_protocol: name the proxies"),
     ],
 )
-def test_settings_that_do_not_fit_together(tmp_path: Path, flags: dict[str, object], said: str) -> None:
+def test_settings_that_do_not_fit_together(tmp_path: Path, flags: dict[str, Any], said: str) -> None:
     """A network that is none; a preamble that nobody would be believed to send."""
     with pytest.raises(SettingsError, match=said):
         load(tmp_path, **flags)
