@@ -5,6 +5,7 @@ import contextlib
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -53,6 +54,24 @@ class Tally:
         """ms until this share of those who were connected had switched."""
         ordered = sorted(self.latencies)
         return ordered[max(0, round(share * len(ordered)) - 1)] if ordered else None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a played plan ended: how many devices are where the event is."""
+
+    right: int
+    devices: int
+
+    @classmethod
+    def of(cls, positions: Sequence[tuple[int, int]], head: tuple[int, int]) -> "Ending":
+        """From where the devices are and where the event was just before, each (gen, seq)."""
+        return cls(sum(at >= head for at in positions), len(positions))
+
+    @property
+    def status(self) -> int:
+        """The exit status: 1 if any device is on a wrong stage."""
+        return int(self.right < self.devices)
 
 
 class Audience:
@@ -135,8 +154,7 @@ class Audience:
         """Requests that devices made to a server, so far."""
         return sum(device.fetches for device in self.devices.values())
 
-    def at(self, gen: int, seq: int) -> int:
-        """Devices at or past this position."""
-        return sum(
-            (at.gen, at.seq) >= (gen, seq) for at in (device.position(self._event) for device in self.devices.values())
-        )
+    def ending(self, gen: int, seq: int) -> Ending:
+        """Where the devices are, for a head of this order."""
+        positions = (device.position(self._event) for device in self.devices.values())
+        return Ending.of([(at.gen, at.seq) for at in positions], (gen, seq))

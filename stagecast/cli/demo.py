@@ -18,7 +18,7 @@ import click
 import httpx
 
 from stagecast.cli.api import OPERATOR_KEY, spelt
-from stagecast.cli.audience import Audience, Tally, tastes
+from stagecast.cli.audience import Audience, Ending, Tally, tastes
 from stagecast.http import listen
 from stagecast.tokens import load_keys
 
@@ -162,12 +162,11 @@ async def _play(example: Path, ready: dict[str, Any], speed: float, once: bool, 
         await _connect(audience)
         await _hold_maps(api, event, audience)
         await _fire(api, body, speed)
-        wrong = await _watch_plan(api, event, audience)
-        if once:
-            return 1 if wrong else 0
-        _next_steps(ready, event, audience, data)
-        await _watch_on(audience)
-    return 0
+        ending = await _watch_plan(api, event, audience)
+        if not once:
+            _next_steps(ready, event, audience, data)
+            await _watch_on(audience)
+    return ending.status
 
 
 async def _call(api: httpx.AsyncClient, method: str, path: str, body: Any = None, lines: Any = None) -> Any:
@@ -275,8 +274,8 @@ def _minutes(before: dict[str, Any], after: dict[str, Any]) -> float:
     return 15.0
 
 
-async def _watch_plan(api: httpx.AsyncClient, event: str, audience: Audience) -> int:
-    """A line per transition, until the plan's last stage. The number of devices that ended on a wrong stage."""
+async def _watch_plan(api: httpx.AsyncClient, event: str, audience: Audience) -> Ending:
+    """A line per transition, until the plan's last stage, and how it ended."""
     plan = (await _call(api, "GET", f"/v1/events/{event}"))["plan"]
     fetched = audience.fetches
     start = audience.newest.seq if audience.newest else 1
@@ -287,16 +286,15 @@ async def _watch_plan(api: httpx.AsyncClient, event: str, audience: Audience) ->
     name = await away
     await _until(lambda: audience.connected == len(audience.devices), lambda: f"{name} is coming back", Line(), SETTLE)
     head = await _call(api, "GET", f"/v1/events/{event}")
-    right = audience.at(head["gen"], head["seq"])
-    wrong = len(audience.devices) - right
+    ending = audience.ending(head["gen"], head["seq"])
     for device, change in audience.caught_up:
         if device == name:
             click.echo(f"\n{name} was cut off and missed it: its welcome brought {change.stage!r} (seq {change.seq})")
     click.echo(
-        f"{'' if name else chr(10)}{right} of {len(audience.devices)} devices ended on {head['stage']!r}; "
+        f"{'' if name else chr(10)}{ending.right} of {ending.devices} devices ended on {head['stage']!r}; "
         f"devices asked a server {audience.fetches - fetched} times"
     )
-    return wrong
+    return ending
 
 
 async def _cut(audience: Audience, due: datetime) -> str:
