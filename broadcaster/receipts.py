@@ -120,6 +120,11 @@ class Ledger:
             self._sums[event] = (now, len(kept), made)
         return made
 
+    def settled(self, event: str, gen: int, seq: int) -> Progress:
+        """How far a state had come that is no longer the newest: by the last receipts about itself alone."""
+        workers = self._events.get(event, {}).values()
+        return progress(event, [(states[gen, seq][0], 0.0) for states in workers if (gen, seq) in states], gen, seq)
+
     def _expire(self, now: int) -> None:
         self._expired_at = now
         self.hosts = {name: life for name, life in self.hosts.items() if now - life.ts <= KEEP_MS}

@@ -6,13 +6,14 @@ instances be away for longer; a point of a transition that was followed by anoth
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterable
 
 import msgspec
 import structlog
 
 from broadcaster.receipts import KEEP_MS
-from broadcaster.series import Chunk, Order, Point, Recorder
+from broadcaster.series import GRACE_MS, Chunk, Order, Point, Recorder
 from broadcaster.together import together
 from kv import KeyValue, Put, StoreError
 from stagecast.clock import Clock
@@ -49,6 +50,13 @@ class Curves:
             ticks += 1
             self._recorder.pass_time(self._clock.now())
             if ticks % SAVE_EVERY == 0:
+                await self.save()
+
+    async def finish(self, timeout: float) -> None:
+        """What was told so far is written, as far as `timeout` seconds allow."""
+        self._recorder.pass_time(self._clock.now() + GRACE_MS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
                 await self.save()
 
     async def save(self) -> None:

@@ -5,6 +5,7 @@ Everything here comes from the store (history, acts, curves), so that any instan
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from msgspec import Struct
 
@@ -111,7 +112,7 @@ def report_of(sources: Sources) -> Report:
     stages = [
         _stage(line, sources, sources.curves.get(line.seq, ())) for line in sources.audit if line.what == "transition"
     ]
-    points = [point for seq in sorted(sources.curves) for point in sources.curves[seq]]
+    points = _course(stages, sources.curves)
     over = head.gone or head.stage == sources.plan.last  # then who leaves goes home, and does not come back
     found = [storm for storm in storms(points) if not over or storm.back_ms is not None]
     return Report(
@@ -125,6 +126,12 @@ def report_of(sources: Sources) -> Report:
         list(sources.audit),
         sources.complete,
     )
+
+
+def _course(stages: Sequence[StageReport], curves: Mapping[int, Sequence[Point]]) -> list[Point]:
+    """Points by time, each stage's until the next one began."""
+    ends = {one.seq: after.ts for one, after in pairwise(stages)}
+    return [point for seq in sorted(curves) for point in curves[seq] if point.ts <= ends.get(seq, point.ts)]
 
 
 def _stage(line: AuditLine, sources: Sources, points: Sequence[Point]) -> StageReport:

@@ -2,7 +2,8 @@
 are arguments.
 
 A point is the sum of all receipts that the log took before a full second. So it depends on the log alone, and instances that read
-the same log make the same points and may all write them: repeats are free. While a state is young there is one a second, later
+the same log make the same points and may all write them: repeats are free. A state that another one followed gets points as long
+as its counts change: it tells how it ended. While a state is young there is one a second, later
 fewer, and none where nothing changed; a large fleet's sums cost more and come less often.
 """
 
@@ -12,14 +13,16 @@ from dataclasses import dataclass, field
 import msgspec
 from msgspec import Struct
 
-from broadcaster.receipts import Ledger
+from broadcaster.receipts import STATES_KEPT, Ledger
 from stagecast.event import Head
 from stagecast.receipts import Progress, Receipt
 
 SHARES = (("50", 0.5), ("95", 0.95), ("99", 0.99), ("99.9", 0.999))
 """Names and shares of the audience whose times are told."""
 CURVES_MAX = 10_000
-"""Events with a curve in memory; over it the one longest without a point is dropped, and goes on from the store."""
+"""Curves in memory; over it the one longest without a point is dropped, and goes on from the store."""
+FIRST_WITHIN_MS = 3000
+"""A curve whose first point here is no later than so after its state surely has none in the store."""
 GRACE_MS = 1500
 """After a second is over by the wall clock, how long until its point is made though the log has said nothing since."""
 WORKERS_PER_STEP = 1000
@@ -86,7 +89,7 @@ def reached(points: Iterable[Point], since: int) -> dict[str, int | None]:
 
 @dataclass(slots=True)
 class Curve:
-    """The newest state's points of one event that are not all in the store."""
+    """One state's points that are not all in the store."""
 
     order: Order
     since: int
@@ -151,43 +154,48 @@ class Recorder:
         self._since = since
         self.complete_from = complete_from
         """Before this moment (wall ms) the ledger lacks receipts: no points."""
-        self._curves: dict[str, Curve] = {}
+        self._curves: dict[tuple[str, Order], Curve] = {}
         self._newest: dict[str, Order] = {}
-        self._last: dict[str, int] = {}
-        """Event → stamp of the last receipt taken that no point covers."""
+        self._last: dict[str, dict[Order, int]] = {}
+        """Event → state → stamp of the last receipt taken that no point covers; the newest few states of each."""
         self.points = 0
         ledger.before = self.before
 
     def before(self, receipt: Receipt, stamp: int) -> None:
         """A receipt is about to be taken: the seconds before it are complete."""
-        event = receipt.e
+        event, order = receipt.e, (receipt.gen, receipt.seq)
         self._look(event, stamp)
-        self._newest[event] = max(self._newest.get(event, (0, 0)), (receipt.gen, receipt.seq))
-        self._last[event] = max(self._last.get(event, 0), stamp)
+        self._newest[event] = max(self._newest.get(event, (0, 0)), order)
+        last = self._last.setdefault(event, {})
+        last[order] = max(last.get(order, 0), stamp)
+        if len(last) > STATES_KEPT:
+            del last[min(last)]
 
     def pass_time(self, now: int) -> None:
         """The wall clock says so: seconds over for GRACE_MS are complete though nothing came after them."""
         for event in list(self._last):
             self._look(event, now - GRACE_MS)
+        for (event, order), curve in list(self._curves.items()):
+            over = order != self._newest.get(event) or not self._ledger.count(event)
+            if over and curve.loaded and not curve.chunks():
+                del self._curves[event, order]
         for event in [event for event in self._newest if not self._ledger.count(event)]:
-            curve = self._curves.get(event)
-            if curve is None or (curve.loaded and not curve.chunks()):
-                self._drop(event)
+            self._newest.pop(event)
+            self._last.pop(event, None)
 
     def curve(self, event: str, order: Order) -> Curve | None:
-        """The curve of this state, if it is the event's newest one here."""
-        found = self._curves.get(event)
-        return found if found is not None and found.order == order else None
+        """What is in memory of this state's curve."""
+        return self._curves.get((event, order))
 
     def unloaded(self) -> list[tuple[str, Order]]:
         """Curves that began before this process could know: what has the store of them?"""
-        return [(event, curve.order) for event, curve in self._curves.items() if not curve.loaded]
+        return [key for key, curve in self._curves.items() if not curve.loaded]
 
     def unsaved(self) -> list[Chunk]:
         """What the store should have; tell `saved` once it has."""
         return [
-            Chunk(event, curve.order, number, points)
-            for event, curve in self._curves.items()
+            Chunk(event, order, number, points)
+            for (event, order), curve in self._curves.items()
             if curve.loaded
             for number, points in curve.chunks().items()
         ]
@@ -199,11 +207,11 @@ class Recorder:
             curve.keep_from(chunk.number)
 
     def _look(self, event: str, upto: int) -> None:
-        """Makes the point of the second that the last receipts fell into, if that second was over at `upto`."""
-        last = self._last.get(event)
-        if last is None:
-            return
-        order = self._newest[event]
+        for order, last in list(self._last.get(event, {}).items()):
+            self._look_at(event, order, last, upto)
+
+    def _look_at(self, event: str, order: Order, last: int, upto: int) -> None:
+        """Makes the point of the second that the last receipts of a state fell into, if that second was over at `upto`."""
         since = self._since(event, order)
         if since is None:
             return
@@ -211,22 +219,19 @@ class Recorder:
         at = (last // step + 1) * step
         if at > upto:
             return
-        del self._last[event]
+        del self._last[event][order]
         if at < self.complete_from:
             return
-        self._curve(event, order, since).add(point_of(self._ledger.progress(event, *order, at), at))
+        newest = order == self._newest[event]
+        sums = self._ledger.progress(event, *order, at) if newest else self._ledger.settled(event, *order)
+        self._curve(event, order, since, at).add(point_of(sums, at))
         self.points += 1
 
-    def _curve(self, event: str, order: Order, since: int) -> Curve:
-        found = self._curves.pop(event, None)
-        if found is None or found.order != order:
-            found = Curve(order, since, loaded=since >= self.complete_from)
-        self._curves[event] = found  # the last in line to be dropped
+    def _curve(self, event: str, order: Order, since: int, at: int) -> Curve:
+        found = self._curves.pop((event, order), None)
+        if found is None:  # an older one may have been here, saved and forgotten: its chunk is in the store
+            found = Curve(order, since, loaded=since >= self.complete_from and at - since <= FIRST_WITHIN_MS)
+        self._curves[event, order] = found  # the last in line to be dropped
         if len(self._curves) > CURVES_MAX:
-            self._drop(next(iter(self._curves)))
+            del self._curves[next(iter(self._curves))]
         return found
-
-    def _drop(self, event: str) -> None:
-        self._curves.pop(event, None)
-        self._newest.pop(event, None)
-        self._last.pop(event, None)

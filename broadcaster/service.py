@@ -171,6 +171,7 @@ async def broadcasting(
             await parts.rehearsals.close()
             for task in running:
                 task.cancel()
+            await parts.curves.finish(CLOSE_WAIT)
             await parts.publisher.drain(CLOSE_WAIT)
 
 

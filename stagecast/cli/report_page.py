@@ -117,8 +117,12 @@ def _table(stages: list[dict[str, Any]]) -> str:
 
 def _connections(report: dict[str, Any]) -> str:
     stages = report["stages"]
+    ends = [stage["ts"] for stage in stages[1:]] + [None] if stages else []
     course = [
-        (stage["ts"] + point[0], point[1]) for stage in stages for point in stage["curve"]
+        (stage["ts"] + point[0], point[1])
+        for stage, end in zip(stages, ends, strict=True)
+        for point in stage["curve"]
+        if end is None or stage["ts"] + point[0] <= end
     ]  # a point is [ms, subscribed, at_or_past, written, switched, closed]
     if len(course) < 2:
         return ""

@@ -251,6 +251,21 @@ async def test_the_audit_has_everything_in_order(world: World, call: Caller) -> 
         assert (await call("GET", f"/v1/events/final/audit?after={bad}")).json()["field"] == "after"
 
 
+async def test_pages_of_the_audit_are_in_order_over_few_acts(world: World, one: Broadcaster, call: Caller) -> None:
+    """An act long after many transitions does not come before them, though its own page is the first."""
+    await created(call)
+    for n in range(12):
+        world.clock.advance(2)
+        await call("POST", "/v1/events/final/transitions", {"stage": ("live", "half")[n % 2], "reason": "go"})
+    world.clock.advance(2)
+    await call("POST", "/v1/events/final/resume", {})
+    await one.cadence.round()  # history is complete
+    world.store.page_bytes = 600
+    page = (await call("GET", "/v1/events/final/audit")).json()
+    assert page["after"] is not None
+    assert {line["what"] for line in page["audit"]} == {"transition"}
+
+
 async def test_an_act_that_cannot_be_kept_stops_nothing(world: World, one: Broadcaster, call: Caller) -> None:
     """The change stands and is answered; the loss is counted."""
     await created(call)

@@ -71,10 +71,32 @@ def test_a_newer_state_begins_a_curve() -> None:
     """The curve is of the newest state that any worker knows; a worker behind counts as not at it."""
     ledger, made = recorder()
     ledger.read([record(100, 10), record(200, 10, worker=1), record(1100, 3, seq=3), record(2100, 10, seq=3)], NOW)
-    assert made.curve("final", (7, 2)) is None
     curve = made.curve("final", (7, 3))
     assert curve is not None
     assert [(p.at_or_past, p.subscribed) for p in curve.points] == [(3, 20)]
+
+
+def test_a_state_that_was_followed_tells_how_it_ended() -> None:
+    """What is counted of it afterwards makes points too, by its own receipts: how many were superseded, how many came past it."""
+    ledger, made = recorder()
+    ledger.read([record(100, 3), record(900, 0, seq=3), record(950, 8), record(3000, 10, seq=3)], NOW)
+    assert shares(made) == [(1000, 8, 10)]
+    newer = made.curve("final", (7, 3))
+    assert newer is not None
+    assert [(p.ts - NOW, p.at_or_past) for p in newer.points] == [(1000, 0)]
+
+
+def test_a_curve_forgotten_goes_on_from_the_store() -> None:
+    """A state that is not the newest leaves the memory once it is saved; should it change again, its chunk is read first."""
+    ledger, made = recorder()
+    ledger.read([record(100, 3), record(900, 0, seq=3)], NOW)
+    made.pass_time(NOW + 3000)
+    for chunk in made.unsaved():
+        made.saved(chunk)
+    made.pass_time(NOW + 4000)
+    assert made.curve("final", (7, 2)) is None
+    ledger.read([record(5000, 9), record(7000, 0, seq=3)], NOW)
+    assert made.unloaded() == [("final", (7, 2))]
 
 
 def test_times_to_shares() -> None:
