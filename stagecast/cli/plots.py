@@ -45,7 +45,7 @@ class Scale:
 def plot(lines: Sequence[Line], seconds: float, *, percent: bool, marks: Sequence[Mark] = (), label: str) -> str:
     """An SVG of these lines over 0…`seconds`; `label` says in words what it shows. Values are shares (`percent`) or counts."""
     most = max((value for line in lines for _, value in line.points), default=0.0)
-    scale = Scale(max(seconds, 1.0), 1.0 if percent else nice_top(most))
+    scale = Scale(max(seconds, 1.0), 1.0 if percent else nice_top(most * 1.2 if marks else most))
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">',
         *_grid(scale, percent),

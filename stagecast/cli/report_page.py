@@ -9,6 +9,8 @@ from stagecast.cli.plots import Line, Mark, plot, said_count, said_time
 SHARES = ("50", "95", "99", "99.9")
 CURVE_MIN, CURVE_MAX = 10.0, 180.0
 """Seconds that a stage's curve shows at least and at most."""
+LASTING_MS = 10_000
+"""A stage followed sooner is left out of the worst figures at the top."""
 
 _STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #16202b; --soft: #5b6876; --rule: #dde3ea; --card: #f6f8fa;
@@ -87,19 +89,30 @@ def _tiles(report: dict[str, Any]) -> str:
     told = [stage for stage in report["stages"] if stage["audience"]]
     tiles = [("transitions", f"{len(report['stages']):,}")]
     if told:
-        slowest = [stage["reached_ms"]["99"] for stage in told]
-        lowest = min((reach for stage in told if (reach := _reach(stage)) is not None), default=None)
+        lasting = _lasting(told)
+        slowest = [stage["reached_ms"]["99"] for stage in lasting]
+        lowest = min((reach for stage in lasting if (reach := _reach(stage)) is not None), default=None)
         missing, asked = sum(stage["missing"] for stage in told), sum(stage["asked"] for stage in told)
         tiles += [
             ("largest audience", f"{max(stage['audience'] for stage in told):,}"),
             ("lowest reach of a stage", percent(lowest)),
-            ("slowest to 99 %", "not reached" if None in slowest else seconds(max(slowest))),
+            ("slowest to 99 %", "–" if None in slowest else seconds(max(slowest))),
             ("without a payload", percent(missing / asked if asked else 0.0)),
             ("reconnect storms", f"{len(report['storms']):,}"),
         ]
     return '<div class="tiles">' + "".join(
         f'<div class="tile"><b>{text}</b><span class="soft">{name}</span></div>' for name, text in tiles
     ) + "</div>"  # fmt: skip
+
+
+def _lasting(stages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that were not followed before they could have come over all devices; all, if there is none."""
+    ends = [*(stage["ts"] for stage in stages[1:]), None]
+    return [
+        stage
+        for stage, end in zip(stages, ends, strict=True)
+        if stage["subscribed"] and (end is None or end - stage["ts"] >= LASTING_MS)
+    ] or stages
 
 
 def _table(stages: list[dict[str, Any]]) -> str:
@@ -178,7 +191,7 @@ def _card(one: dict[str, Any]) -> str:
         f"{one['written']:,} of {one['audience']:,} written",
         f"{one['at_or_past']:,} of {one['subscribed']:,} at it, at best",
         f"{one['switched']:,} of {one['asked']:,} asked confirmed" if one["asked"] else "",
-        f"{percent(one['holding'] / one['subscribed'])} held the stage map"
+        f"{percent(one['holding'] / one['subscribed'])} known to hold the stage map"
         if one["subscribed"] and not one["missing"]
         else "",
         _lost(one["missing"], "had no payload to show"),

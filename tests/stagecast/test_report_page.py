@@ -113,6 +113,15 @@ def test_the_figures_are_there() -> None:
         assert said in text, said
 
 
+def test_the_worst_is_of_stages_that_lasted() -> None:
+    """One that was followed at once could not come over all devices: it is in the table, and not among the worst."""
+    short = stage("goal", 3, at_or_past=100, reached_ms=dict.fromkeys(TIMES))
+    text = read(report_page(report(stage(), short, stage("half", 4) | {"ts": short["ts"] + 2000})))
+    assert "10.00 %" in text
+    assert "99.80 %lowest reach of a stage" in text
+    assert "2.5 sslowest to 99 %" in text
+
+
 def test_storms_are_told() -> None:
     """How many were gone, and how long until they were back."""
     storm = {"ts": NOW + 130_000, "before": 1000, "lowest": 400, "back_ms": 12_000}
