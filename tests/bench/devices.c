@@ -14,7 +14,6 @@
  *                                                                the last one, and the least seq that a welcome brought
  *                          live N CLOSED BROKEN                  after `resume`: N stalled ones have the newest state, CLOSED were
  *                                                                closed with a code, BROKEN had something else than frames
- *                          cpu NS                                after `cpu`: this process's own CPU time
  * stdin: "stall N"    the first N connections read nothing from now on; "resume" ends that
  *        "ping MS"    every connection sends a ping each MS, all of them spread evenly
  *        "again PORT" from now on what is lost connects again, to PORT, WINDOW or not; where nobody listens, after 20 ms
@@ -269,16 +268,11 @@ static void send_pings(void) {
 }
 
 static int command(char *line) {
-    struct timespec t;
     if (!strncmp(line, "stall ", 6)) { stalled = atoi(line + 6); watch_stalled(0); }
     else if (!strncmp(line, "resume", 6)) { resuming = stalled; watch_stalled(EPOLLIN); stalled = 0; }
     else if (!strncmp(line, "ping ", 5)) { ping_every = atol(line + 5) * 1000000LL; pinged_at = now_ns(); }
     else if (!strncmp(line, "again ", 6)) { insist = 1; refused = 0; least = 1L << 60; server.sin_port = htons((uint16_t)atoi(line + 6)); }
-    else if (!strncmp(line, "cpu", 3)) {
-        clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-        printf("cpu %lld\n", t.tv_sec * 1000000000LL + t.tv_nsec);
-        fflush(stdout);
-    } else return 0;
+    else return 0;
     return 1;
 }
 
