@@ -231,7 +231,7 @@ class Connection(asyncio.Protocol):
         self.transport.write(memoryview(frame)[sent:])
         size = self.transport.get_write_buffer_size()
         if not size:
-            return True
+            return not self.transport.is_closing()  # it may have broken just now
         self.unsent = True
         self._floor.stalls += 1
         if self.phase == OPEN:
