@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from stagecast.cli.logs import log_to_stderr
 from stagecast.cli.options import listening, settings_options, wants_echo
 from stagecast.cli.viewer import Viewer, below
 from stagecast.http import base_url
+from stagecast.scratch import scratch_folder
 from stagecast.settings import Settings
 
 SERVICE_KEY = "service.key"
@@ -121,9 +121,9 @@ def _run(settings: Settings, addresses: Addresses, workers: int, as_json: bool) 
         os._exit(_make_credentials(settings))
     if os.waitstatus_to_exitcode(os.waitpid(made, 0)[1]):
         return 1
-    with tempfile.TemporaryDirectory(prefix="stagecast-") as folder:  # a socket's path has 107 bytes at most
+    with scratch_folder() as folder:
         announcement = _Announcement(settings, addresses, as_json)
-        children = _children(settings, addresses, workers, Path(folder) / "link")
+        children = _children(settings, addresses, workers, folder / "link")
         announcement.supervisor = Supervisor(children, tick=announcement.tick)
         return announcement.supervisor.run()
 
