@@ -159,7 +159,7 @@ class Reader:
             imported = state.imported + (item is not None)
             state = replace(state, imported=imported, dims=self.state.dims)
         except (LineError, ValueError, RecursionError) as error:
-            bad = BadLine(state.lines, str(error)[:REASON_MAX])
+            bad = BadLine(state.lines, _reason(error, line)[:REASON_MAX])
             kept = (*state.bad, bad) if len(state.bad) < BAD_KEPT else state.bad
             state = replace(state, bad_lines=state.bad_lines + 1, bad=kept)
         self.state = state
@@ -205,6 +205,13 @@ class Reader:
             raise LineError(f"a vector of {len(vector)} numbers; this event's have {self.state.dims}")
         self.state = replace(self.state, dims=len(vector))
         return packed
+
+
+def _reason(error: Exception, line: bytes | None) -> str:
+    """What is wrong, and where: the decoder names the byte, but not of a line that is cut off."""
+    if isinstance(error, msgspec.ValidationError) or not isinstance(error, msgspec.DecodeError) or "byte" in str(error):
+        return str(error)
+    return f"{error} (byte {len(line or b'')})"
 
 
 __all__ = ["KINDS", "BadLine", "ImportState", "Imported", "Kind", "LineError", "Lines", "MapTooLarge", "Reader"]

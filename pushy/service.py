@@ -3,7 +3,6 @@
 import os
 import socket
 import sys
-import tempfile
 from pathlib import Path
 
 import uvloop
@@ -12,8 +11,9 @@ from kv import open_store
 from pushy.feed import run_feed
 from pushy.supervisor import Child, Supervisor, check
 from pushy.worker import run_worker
-from stagecast.http import listen, parse_address
+from stagecast.http import listen, parse_address, why_not
 from stagecast.log import open_log
+from stagecast.scratch import scratch_folder
 from stagecast.settings import Settings
 from stagecast.tokens import load_keys
 
@@ -38,13 +38,13 @@ def serve_host(settings: Settings, ws: str, admin: str, workers: int, *, echo: b
         listening = _listen(admin)
         check_roads(settings)
     except (CannotStart, ValueError) as error:
-        print(f"pushy: {error}", file=sys.stderr)
+        hint = "" if settings.keys_file.exists() else "; `stagecast key device` makes one"
+        print(f"pushy: {error}{hint}", file=sys.stderr)
         return 2
     flag = os.eventfd(0)
-    # Not under DATA: the path of a Unix socket has 107 bytes at most.
-    with tempfile.TemporaryDirectory(prefix="stagecast-") as folder, reserved, listening:
+    with scratch_folder() as folder, reserved, listening:
         host, port = reserved.getsockname()[:2]
-        children = host_children(settings, (host, port), listening, Path(folder) / LINK, workers, flag, echo=echo)
+        children = host_children(settings, (host, port), listening, folder / LINK, workers, flag, echo=echo)
         return Supervisor(children, drain=lambda: os.eventfd_write(flag, 1)).run()
 
 
@@ -78,7 +78,7 @@ def reserve(ws: str) -> socket.socket:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         reserved.bind((host, port))
     except (OSError, ValueError) as error:
-        raise CannotStart(f"--ws {ws}: {_why(error)}") from error
+        raise CannotStart(f"--ws {ws}: {why_not(error)}") from error
     return reserved
 
 
@@ -87,7 +87,7 @@ def _listen(admin: str) -> socket.socket:
         parse_address(admin)
         return listen(admin)
     except (OSError, ValueError) as error:
-        raise CannotStart(f"--admin {admin}: {_why(error)}") from error
+        raise CannotStart(f"--admin {admin}: {why_not(error)}") from error
 
 
 def check_roads(settings: Settings) -> None:
@@ -107,7 +107,3 @@ async def _try_log(settings: Settings) -> None:
 
 async def _try_store(settings: Settings) -> None:
     await (await open_store(settings.store_url, settings.store_password)).close()
-
-
-def _why(error: Exception) -> str:
-    return os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)

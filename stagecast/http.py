@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, TypeVar
@@ -48,14 +49,15 @@ def answer(content: Any, status: int = 200, headers: dict[str, str] | None = Non
 
 
 async def read_body(request: Request, kind: type[T], limit: int = BODY_MAX) -> T:
-    """The request's JSON body as `kind`. Raises Problem 413 over `limit` bytes, 422 naming the field, 400 for no JSON."""
+    """The request's JSON body as `kind`; a missing one is `{}`. Raises Problem 413 over `limit` bytes, 422 naming the field, 400
+    for no JSON."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > limit:
             raise Problem(413, "Content Too Large", f"at most {limit} bytes")
     try:
-        return msgspec.json.decode(bytes(body), type=kind)
+        return msgspec.json.decode(bytes(body) or b"{}", type=kind)
     except msgspec.ValidationError as error:
         text, _, where = str(error).partition(" - at `")
         field = "$" + where.rpartition("$")[2].rstrip("`")  # "`$.plan[2].of`", or "`key` in `$.stages`"
@@ -115,6 +117,15 @@ def listen(address: str) -> socket.socket:
     host, port = parse_address(address)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=1024)
+
+
+def why_not(error: OSError | ValueError) -> str:
+    """What keeps an address from being had: what is wrong with it, or the system's or the resolver's words."""
+    if not isinstance(error, OSError) or not error.errno:
+        return str(error)
+    if error.errno > 0:
+        return os.strerror(error.errno)
+    return str(error.strerror).partition(" (")[0]  # the resolver's own number; `create_server` adds the address
 
 
 def base_url(listening: socket.socket) -> str:

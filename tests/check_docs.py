@@ -164,8 +164,8 @@ def _shown(default: object) -> str:
     match default:
         case bool():
             return str(default).lower()
-        case float():
-            return f"{default:g}"
+        case int() | float():
+            return f"{default:g}" if isinstance(default, float) else str(default)
     return str(default or "")
 
 

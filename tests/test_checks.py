@@ -50,3 +50,9 @@ def test_an_unknown_table_is_an_error() -> None:
     """A name that nothing makes would stay stale for ever."""
     with pytest.raises(KeyError):
         check_docs.renewed("<!-- made: nothing -->\n<!-- end -->")
+
+
+def test_a_default_of_zero_is_shown() -> None:
+    """A setting whose default is 0 has a default, unlike one that is empty."""
+    rows = {row.split(" | ")[0].strip("| `"): row.split(" | ")[2] for row in check_docs.settings().splitlines()}
+    assert (rows["accept_burst"], rows["log"]) == ("0", "")

@@ -73,15 +73,13 @@ def create(api: Api, id: str, file: Path | None, title: str | None, stages: str 
 @api_options
 def list_(api: Api) -> None:
     """All events and where they are."""
-    after: str | None = None
-    while True:
-        page = api.call("GET", "/v1/events", after=after)
-        for one in page["events"]:
-            held = "  on hold" if one.get("hold") else ""
-            click.echo(f"{one['id']:<24} {one['stage']:<20} seq {one['seq']:<5} {one['title']}{held}")
-        after = page.get("after")
-        if after is None:
-            return
+    none = True
+    for one in api.pages("/v1/events", "events"):
+        held = "  on hold" if one.get("hold") else ""
+        click.echo(f"{one['id']:<24} {one['stage']:<20} seq {one['seq']:<5} {one['title']}{held}")
+        none = False
+    if none:
+        click.echo("no events yet; `stagecast event create ID --stages upcoming,live,ended` makes one", err=True)
 
 
 @event.command()
@@ -306,15 +304,16 @@ def watch(api: Api, id: str, stay: bool, timeout: float) -> None:
     missing   of these, devices that had nothing to show for the stage
     """
     deadline = time.monotonic() + timeout
-    seq = None
+    seq, said = None, ""
     while time.monotonic() < deadline:
         got = api.call("GET", f"/v1/events/{id}/progress")
         if _terminal():
             if seq not in (None, got["seq"]):
                 click.echo()  # a newer transition gets a line of its own
             click.echo("\r\x1b[K" + progress_line(got, shutil.get_terminal_size().columns - 1), nl=False)
-        else:
-            click.echo(progress_line(got))
+        elif (line := progress_line(got)) != said:
+            said = line
+            click.echo(line)
         seq = got["seq"]
         if got["converged"] and not stay:
             if _terminal():
@@ -336,7 +335,12 @@ def progress_line(got: dict[str, Any], width: int = 200) -> str:
     p99 = got["latency_ms"].get("p99")
     parts = [  # rank of what to leave out first, text
         (0, f"seq {got['seq']}"),
-        (0, f"{_percent(share)} of {count(got['subscribed'])} at it"),
+        (
+            0,
+            f"{_percent(share)} of {count(got['subscribed'])} at it"
+            if got["subscribed"]
+            else "no device is subscribed",
+        ),
         (2, f"written {count(got['written'])}/{count(got['audience'])}"),
         (3, f"acks {count(got['switched'])}/{count(got['asked'])}"),
         (4, f"missing {count(got['missing'])}" if got["missing"] else ""),

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from stagecast.http import listen
+from stagecast.http import listen, why_not
 from stagecast.settings import LISTS, PREFIX, Settings, SettingsError, load_settings
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -77,5 +77,4 @@ def listening(option: str, address: str) -> socket.socket:
     except ValueError as error:
         raise click.UsageError(f"{option}: {error}") from error
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else error
-        raise click.ClickException(f"{option} {address}: {reason}; choose another address") from error
+        raise click.ClickException(f"{option} {address}: {why_not(error)}; choose another address") from error

@@ -54,7 +54,7 @@ def _parse(file: Path, text: str, toml: bool) -> Any:
     except tomllib.TOMLDecodeError as error:
         raise click.ClickException(f"{file}: {error}") from error
     except json.JSONDecodeError as error:
-        raise click.ClickException(f"{file}, line {error.lineno}: {error.msg}") from error
+        raise click.ClickException(f"{file}, line {error.lineno}, column {error.colno}: {error.msg}") from error
     except RecursionError as error:
         raise click.ClickException(f"{file}: nested too deep") from error
 

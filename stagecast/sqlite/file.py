@@ -15,6 +15,8 @@ OLDEST = (3, 51, 3)
 OPEN_WAIT = 10.0
 BUSY_WAIT = 4.0
 """Seconds to wait for another process's transaction."""
+PATH_BYTES_MAX = 504
+"""SQLite's own 512 (`MAX_PATHNAME`), less its `-journal`."""
 READ_BUSY_MS = 1000
 """A reader meets a lock only while another process recovers or closes the file."""
 CHECKPOINT_PAGES = 4_000
@@ -74,6 +76,9 @@ def identity(path: Path) -> tuple[int, int]:
 
 def open_file(path: Path, form: Format) -> tuple[apsw.Connection, apsw.Connection]:
     """The writing and the reading connection."""
+    length = len(os.fsencode(path.absolute()))
+    if length > PATH_BYTES_MAX:
+        raise DatabaseError(f"the path has {length} bytes, and SQLite takes {PATH_BYTES_MAX}: choose a shorter one")
     make_file(path)
     deadline = time.monotonic() + OPEN_WAIT
     while True:

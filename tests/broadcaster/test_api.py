@@ -327,7 +327,7 @@ async def test_unknown_outcome_tells_to_repeat(world: World, call: Caller) -> No
     assert (got.status_code, got.json()["seq"]) == (202, 2)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff"])
+@pytest.mark.parametrize("content", [b"{", b"\xff"])
 async def test_bodies_that_are_no_json(call: Caller, content: bytes) -> None:
     """400."""
     assert (await call("POST", "/v1/events", content=content)).status_code == 400
@@ -427,3 +427,12 @@ async def test_health_and_metrics(world: World, one: Broadcaster, call: Caller) 
     world.log.down = True
     await one.cadence.round()
     world.log.down = False
+
+
+async def test_a_missing_body_is_an_empty_one(call: Caller) -> None:
+    """Where nothing has to be said, nothing need be sent."""
+    await call.created()
+    for what in ("hold", "resume", "regen"):
+        got = await call("POST", f"/v1/events/final/{what}")
+        assert got.is_success, got.text
+    assert (await call("POST", "/v1/events/final/transitions")).json()["field"] == "$"

@@ -103,6 +103,8 @@ def test_empty_lines_are_no_error_and_no_item() -> None:
         ("members", {"id": "m", "vector": [1] * 3000}, "1 to 2048 numbers"),
         ("members", b'{"id":"m","vector":[NaN]}', "malformed|invalid"),
         ("members", b'{"id":"m","vector":[1e400]}', "range|<="),
+        ("members", b'{"id":"m"', r"truncated \(byte 9\)"),
+        ("members", b'{"id" "m"}', r"\(byte 6\)"),
         ("members", b"[" * 100_000, "malformed|depth|object|recursion|array"),
     ],
 )

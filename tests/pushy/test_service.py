@@ -182,9 +182,15 @@ def test_an_address_in_use_is_one_line(tmp_path: Path, taken: str) -> None:
 
 
 def test_no_keys_file_is_one_line(tmp_path: Path) -> None:
-    """Named with its path."""
+    """Named with its path, and what makes one."""
     said = refusal(tmp_path, free_port(), free_port())
-    assert said == f"pushy: {tmp_path / 'keys.json'}: No such file or directory"
+    assert said == f"pushy: {tmp_path / 'keys.json'}: No such file or directory; `stagecast key device` makes one"
+
+
+def test_a_name_that_no_resolver_knows() -> None:
+    """Said in the resolver's words, not as a number of another list."""
+    with pytest.raises(CannotStart, match=r"^--ws nohost\.invalid:80: (?!Unknown error)[^(]+$"):
+        reserve("nohost.invalid:80")
 
 
 @pytest.mark.parametrize("road", ["log", "store"])

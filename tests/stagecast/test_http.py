@@ -119,7 +119,7 @@ async def test_a_wrong_field_is_named(client: httpx.AsyncClient, body: bytes, fi
     assert "`" not in found["field"]
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b'{"stage": "live"} x', b"\xff", b'{"stage": "\xff"}'])
+@pytest.mark.parametrize("body", [b"{", b'{"stage": "live"} x', b"\xff", b'{"stage": "\xff"}'])
 async def test_no_json_is_400(client: httpx.AsyncClient, body: bytes) -> None:
     """Bytes that are not JSON at all, UTF-8 included, are the caller's fault and no traceback."""
     problem(await client.post("/echo", content=body), 400)

@@ -90,7 +90,7 @@ def test_what_is_wrong_is_named(
 @pytest.mark.parametrize(
     ("text", "suffix", "said"),
     [
-        ('{"plan": [\n {"stage": }]}', ".json", "line 2"),
+        ('{"plan": [\n {"stage": }]}', ".json", "line 2, column 12: "),
         ('title = "x"\nplan = = 1\n', ".toml", "line 2"),
         ('[\n{"stage": "a"},\n{"stage": "a"}]', ".json", "line 3: $.plan[1].stage"),
         ('{"plan": [1]}', ".json", "$.plan[0]"),

@@ -13,6 +13,7 @@ import pytest
 
 from stagecast.sqlite import Database, DatabaseError, Format, Upkeep, Work, check_version, path_of, rows
 from stagecast.sqlite.backlog import BACKLOG_WEIGHT
+from stagecast.sqlite.file import PATH_BYTES_MAX, open_file
 from tests.stagecast.faulty_disk import FaultyDisk
 
 FORMAT = Format("test", 0x54455354, "CREATE TABLE numbers (n INTEGER PRIMARY KEY) STRICT")
@@ -309,3 +310,15 @@ async def test_tidying_goes_on_until_nothing_is_left(path: Path) -> None:
             done.clear()
             await done.wait()
     await database.close()
+
+
+def test_a_path_too_long_for_sqlite(tmp_path: Path) -> None:
+    """Refused with its length and the bound, which is SQLite's own: a byte less is opened."""
+    folder = tmp_path
+    while len(str(folder)) < PATH_BYTES_MAX - 250:
+        folder /= "a" * 100
+    file = folder / ("b" * (PATH_BYTES_MAX - len(str(folder)) - 1))
+    for connection in open_file(file, FORMAT):
+        connection.close()
+    with pytest.raises(DatabaseError, match="the path has 505 bytes, and SQLite takes 504"):
+        open_file(file.with_name(file.name + "b"), FORMAT)

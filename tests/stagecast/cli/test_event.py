@@ -2,7 +2,10 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -104,6 +107,58 @@ def test_errors_say_what_to_do(run: Run, tmp_path: Path) -> None:
     broken = tmp_path / "broken.json"
     broken.write_text("{")
     assert "broken.json" in run("create", "e5", str(broken), ok=False).output
+
+
+def test_a_list_of_nothing(tmp_path: Path) -> None:
+    """Says that there is nothing, and how to change that; standard output stays empty."""
+    operator_key(tmp_path)
+    with broadcaster(tmp_path) as one:
+        one.until_ready()
+        (tmp_path / DEV_FILE).write_text(json.dumps({"http": one.url}))
+        result = CliRunner().invoke(main, ["event", "list", "--data", str(tmp_path)])
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "no events yet; `stagecast event create ID --stages" in result.stderr
+
+
+def test_watching_without_devices(run: Run) -> None:
+    """Off a terminal a line is written when it is new: that nobody is there is said once."""
+    run("create", "w1", "--stages", "a,b")
+    lines = run("watch", "w1", "--timeout", "1.2", ok=False).output.splitlines()
+    assert [line for line in lines if "no device is subscribed" in line] == lines[:1]
+    assert len(lines) == 2
+
+
+def test_the_status_of_a_host_that_is_not_there(running: tuple[Path, str]) -> None:
+    """Exit 1: the API alone is not everything."""
+    data, url = running
+    words = ["status", "--data", str(data), "--url", url, "--admin", "http://127.0.0.1:1"]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 1
+    assert "up, " in result.output
+    assert "does not answer" in result.output
+    with unready() as admin:
+        result = CliRunner().invoke(main, [*words[:-1], admin])
+    assert (result.exit_code, "NOT ready: draining" in result.output) == (1, True)
+
+
+@contextmanager
+def unready() -> Iterator[str]:
+    """An admin port of a host that is not ready."""
+
+    class Unready(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(503)
+            self.end_headers()
+            self.wfile.write(b"draining")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Unready) as server:
+        thread = Thread(target=server.handle_request)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        thread.join(10)
 
 
 def test_help_teaches() -> None:
