@@ -45,7 +45,8 @@ class Registry:
     """What is still to be written, the last change of each (member, device)."""
 
     def __init__(self, ttl: float, pending_max: int = PENDING_MAX) -> None:
-        self._pending: dict[Holder, Change] = {}
+        self._pending: dict[str, Change] = {}
+        """By holder as one string: a third of a tuple of two, and a storm leaves tens of thousands here."""
         self._pending_max = pending_max
         self._ttl = ttl
         self._news = asyncio.Event()
@@ -60,30 +61,31 @@ class Registry:
         self._put((member, device), session)
 
     def ended(self, member: str, device: str, sid: str) -> None:
-        match self._pending.get((member, device)):
+        match self._pending.get(_packed((member, device))):
             case Session(sid=pending) if pending != sid:
                 return  # a later session's entry will stand there anyway
             case _:
                 self._put((member, device), Gone(sid))
 
     def _put(self, holder: Holder, change: Change) -> None:
-        if holder not in self._pending and len(self._pending) >= self._pending_max:
+        kept = _packed(holder)
+        if kept not in self._pending and len(self._pending) >= self._pending_max:
             self.shed += 1
             return
-        self._pending[holder] = change
+        self._pending[kept] = change
         self._news.set()
 
     def take(self) -> list[tuple[Holder, Change]]:
         """Up to BATCH changes, the oldest first; they are the caller's now."""
         batch = list(islice(self._pending.items(), BATCH))
-        for holder, _ in batch:
-            del self._pending[holder]
-        return batch
+        for kept, _ in batch:
+            del self._pending[kept]
+        return [(_unpacked(kept), change) for kept, change in batch]
 
     def put_back(self, changes: list[tuple[Holder, Change]]) -> None:
         """What could not be written, unless something newer came meanwhile or there is no room."""
         for holder, change in changes:
-            if holder not in self._pending:
+            if _packed(holder) not in self._pending:
                 self._put(holder, change)
 
     async def flush(self, store: Store) -> bool:
@@ -128,6 +130,16 @@ class Registry:
             Put(registry_record(member), device, msgspec.json.encode(session), self._ttl),
             Put(device_record(device), DEVICE_KEY, member.encode(), self._ttl),
         ]
+
+
+def _packed(holder: Holder) -> str:
+    member, device = holder
+    return f"{device} {member}"  # device ids hold no blank
+
+
+def _unpacked(kept: str) -> Holder:
+    device, _, member = kept.partition(" ")
+    return member, device
 
 
 def _sid(kept: bytes) -> str | None:
