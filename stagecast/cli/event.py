@@ -325,6 +325,9 @@ def watch(api: Api, id: str, stay: bool, timeout: float) -> None:
     raise click.ClickException(f"{id} has not converged within {timeout:g} s")
 
 
+NOBODY = "no device is subscribed"
+
+
 def _terminal() -> bool:
     return sys.stdout.isatty()
 
@@ -335,12 +338,7 @@ def progress_line(got: dict[str, Any], width: int = 200) -> str:
     p99 = got["latency_ms"].get("p99")
     parts = [  # rank of what to leave out first, text
         (0, f"seq {got['seq']}"),
-        (
-            0,
-            f"{_percent(share)} of {count(got['subscribed'])} at it"
-            if got["subscribed"]
-            else "no device is subscribed",
-        ),
+        (0, f"{_percent(share)} of {count(got['subscribed'])} at it" if got["subscribed"] else NOBODY),
         (2, f"written {count(got['written'])}/{count(got['audience'])}"),
         (3, f"acks {count(got['switched'])}/{count(got['asked'])}"),
         (4, f"missing {count(got['missing'])}" if got["missing"] else ""),
