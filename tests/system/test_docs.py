@@ -65,18 +65,7 @@ async def test_the_readmes_commands(up: Running) -> None:
     assert "curl" in script
     script = script.replace("http://127.0.0.1:8080", up.http).replace(".stagecast/", f"{up.data}/")
     script = script.replace("stagecast event watch match", "timeout 3 stagecast event watch match || true")
-    path = {"PATH": f"{BIN}:{os.environ['PATH']}", "STAGECAST_DATA": str(up.data)}
-    shell = await asyncio.create_subprocess_exec(
-        "bash",
-        "-euc",
-        script,
-        env={**os.environ, **path},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    out, _ = await asyncio.wait_for(shell.communicate(), 60)
-    said = out.decode()
-    assert shell.returncode == 0, said
+    said = await shell(up, script)
     assert "match: created, stage upcoming" in said
     assert "match: stage live (seq 2)" in said
     answer, _ = json.JSONDecoder().raw_decode(said[said.index('{"e"') :])
@@ -97,6 +86,18 @@ async def test_the_howtos_imports(up: Running, tmp_path: Path) -> None:
     assert "t001" in await stagecast(up, "prefetch", "show", "final", "m-1")
 
 
+async def shell(up: Running, script: str, folder: Path = ROOT) -> str:
+    """What the commands print; the first that fails ends the test."""
+    path = {"PATH": f"{BIN}:{os.environ['PATH']}", "STAGECAST_DATA": str(up.data)}
+    bash = await asyncio.create_subprocess_exec(
+        "bash", "-euxc", script, cwd=folder, env={**os.environ, **path},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    out, _ = await asyncio.wait_for(bash.communicate(), 90)
+    assert bash.returncode == 0, out.decode()
+    return out.decode()
+
+
 async def stagecast(up: Running, *command: str) -> str:
     process = await asyncio.create_subprocess_exec(
         BIN / "stagecast", *command, env={**os.environ, "STAGECAST_DATA": str(up.data)},
@@ -105,6 +106,23 @@ async def stagecast(up: Running, *command: str) -> str:
     out, _ = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 0, out.decode()
     return out.decode()
+
+
+async def test_the_producers_howto(up: Running, tmp_path: Path) -> None:
+    """Its plan is created and every command of it runs, in its order."""
+    (tmp_path / "plan.toml").write_text(blocks("docs/howto/produce.md", "toml")[0])
+    commands = [
+        line.removeprefix("$ ").replace("stagecast event watch match", "timeout 2 stagecast event watch match || true")
+        for block in blocks("docs/howto/produce.md", "console")
+        for line in block.splitlines()
+    ]
+    script = "\n".join(commands).replace("event ready match", "event ready match || true")
+    script = script.replace("stagecast event revert", "sleep 1.1; stagecast event revert")  # a person takes that long
+    async with up.devices(2, "match", "other"):
+        said = await shell(up, script.replace("explain tv-1", "explain d-1"), tmp_path)
+    assert "match: created, stage upcoming" in said
+    assert "match: stage live (seq 2)" in said
+    assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
 
 
 async def test_a_load_run(up: Running) -> None:
