@@ -535,6 +535,8 @@ async def test_connections_of_one_address_are_limited(tmp_path: Path) -> None:
     async with worker(tmp_path, options, connections_per_address=3) as rig:
         for _ in range(30):
             (await Raw.open(rig.address, source="127.0.0.5")).sock.close()
+        rig.feed.said.clear()
+        await rig.feed.until(lambda: any(one.values["stagecast_connections"] == 0 for one in rig.feed.all(Gauges)))
         held = [await Raw.connect(rig.address, source="127.0.0.5") for _ in range(3)]
         async with await Raw.open(rig.address, source="127.0.0.5") as over:
             over.put(over.request())
