@@ -102,34 +102,49 @@ async def _demo(example: Path, data: Path, speed: float, once: bool, devices: in
 async def _dev(data: Path, workers: int, services: list[asyncio.subprocess.Process]) -> AsyncIterator[dict[str, Any]]:
     """A `stagecast dev` of this demo's own; yields what it says of itself. On the usual ports, or free ones if any is taken.
     Its process is added to `services`."""
-    addresses = PORTS
-    if taken := [address for address in PORTS.values() if not _is_free(address)]:
-        click.echo(f"{', '.join(taken)} taken: using other ports")
-        addresses = dict.fromkeys(PORTS, "127.0.0.1:0")
-    flags = [part for flag in addresses.items() for part in flag]
     log = data / f".{LOG}.{os.getpid()}"  # LOG itself may be that of a demo which holds this folder
+    line = b""
+    try:
+        taken = _taken()
+        if not taken:
+            line = await _start(data, workers, PORTS, log, services)
+            taken = [] if line else _taken()  # somebody was faster
+        if taken:
+            click.echo(f"{', '.join(taken)} taken: using other ports")
+            line = await _start(data, workers, dict.fromkeys(PORTS, "127.0.0.1:0"), log, services)
+        if not line:
+            raise click.ClickException(f"the services did not start:\n{log.read_text().strip()}")
+        log.replace(data / LOG)
+        yield json.loads(line)
+    finally:
+        for dev in services:
+            _terminate(dev)
+            await asyncio.shield(dev.wait())
+        log.unlink(missing_ok=True)
+
+
+async def _start(
+    data: Path, workers: int, addresses: dict[str, str], log: Path, services: list[asyncio.subprocess.Process]
+) -> bytes:
+    """Starts a dev on these addresses, and adds it to `services`; its ready line, empty if it could not start."""
+    flags = [part for flag in addresses.items() for part in flag]
     with log.open("wb") as out:
         dev = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "stagecast.cli", "dev", "--json", "--data", str(data), "--workers", str(workers), *flags,
             stdout=asyncio.subprocess.PIPE, stderr=out, start_new_session=True,
         )  # fmt: skip
     services.append(dev)
-    try:
-        assert dev.stdout is not None
-        line = await dev.stdout.readline()
-        if not line:
-            raise click.ClickException(f"the services did not start:\n{log.read_text().strip()}")
-        log.replace(data / LOG)
-        yield json.loads(line)
-    finally:
-        _terminate(dev)
-        await asyncio.shield(dev.wait())
-        log.unlink(missing_ok=True)
+    assert dev.stdout is not None
+    return await dev.stdout.readline()
 
 
 def _terminate(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         process.send_signal(signal.SIGTERM)
+
+
+def _taken() -> list[str]:
+    return [address for address in PORTS.values() if not _is_free(address)]
 
 
 def _is_free(address: str) -> bool:
