@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import socket
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -41,7 +42,22 @@ def _remove_stale(parent: Path) -> None:
         with contextlib.suppress(OSError):  # somebody else's, or gone meanwhile
             found = folder.lstat()
             if stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid():
-                _remove_unlocked(folder)
+                if folder.name.startswith(f"{PREFIX}{found.st_uid}-"):
+                    _remove_bells(folder)
+                else:
+                    _remove_unlocked(folder)
+
+
+def _remove_bells(folder: Path) -> None:
+    """The folder of a log whose own path is too long for sockets (`stagecast.log.bell`), kept by who listens there: sockets of
+    ended processes go, and the folder with the last. Raises OSError while somebody listens."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        for path in folder.glob("*.sock"):
+            try:
+                probe.connect(str(path))
+            except ConnectionRefusedError:
+                path.unlink(missing_ok=True)
+    folder.rmdir()
 
 
 def _remove_unlocked(folder: Path) -> None:

@@ -1,7 +1,11 @@
 """Folders of killed processes are removed by the next one; those of living ones, and what is none of ours, are not."""
 
+import contextlib
+import os
+import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from stagecast.scratch import scratch_folder
@@ -37,6 +41,23 @@ def test_what_a_killed_process_left(tmp_path: Path) -> None:
     assert (left / "link").exists()
     with scratch_folder(tmp_path) as folder:
         assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_bells_that_nobody_hears() -> None:
+    """Of the folders in which logs with long paths have their bells, a dead one goes, and one with a living listener stays."""
+    with contextlib.ExitStack() as stack:
+        short = Path(stack.enter_context(tempfile.TemporaryDirectory()))  # enough for the path of a socket
+        dead, living = (short / f"stagecast-{os.geteuid()}-{name}" for name in ("a" * 16, "b" * 16))
+        for folder, name in ((dead, "1.sock"), (living, "1.sock"), (living, "2.sock")):
+            folder.mkdir(exist_ok=True)
+            bell = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
+            bell.bind(str(folder / name))
+            if name == "1.sock":
+                bell.close()
+        with scratch_folder(short):
+            pass
+        assert not dead.exists()
+        assert [one.name for one in living.iterdir()] == ["2.sock"]
 
 
 def test_what_is_none_of_ours(tmp_path: Path) -> None:
