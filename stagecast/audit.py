@@ -1,7 +1,7 @@
 """What the audit keeps beside the accepted transitions: holds, plans, arming. Pure.
 
-Transitions are not in it: history has them, durably (rule 2). An act is written once its change is durable and before its caller is
-answered; should the store fail just then, the change stands and its act is missing: the audit never holds up an event.
+Transitions are not in it: history has them, durably (rule 2). An act is written once its change is durable and before its caller
+is answered; should the store fail just then, the change stands and its act is missing: the audit never holds up an event.
 """
 
 from typing import Literal

@@ -97,7 +97,7 @@ def history_record(event: str, gen: int) -> str:
 
 
 def audit_record(event: str, gen: int) -> str:
-    """Key = wall ms, 16 digits, `-`, place among acts done together, `-`, 8 random digits → audit.Act; kept as long as history."""
+    """Key = wall ms, 16 digits, `-`, place among acts done together, `-`, 8 random digits → audit.Act; kept like history."""
     return f"audit/{event}/{gen}"
 
 
