@@ -70,7 +70,7 @@ def admin_app(host: Host, gate: Gate, collector: Collector) -> Starlette:
         return answer(host.drain_progress())
 
     async def push(request: Request) -> Response:
-        await _may(gate, request, "service")
+        await _may(gate, request, "operator", "service")
         entries = await read_body(request, Entries, BODY_MAX)
         try:
             return answer(await host.push(entries))
