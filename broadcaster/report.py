@@ -3,10 +3,12 @@
 Everything here comes from the store (history, acts, curves), so that any instance, at any later time, makes the same report.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import msgspec
 from msgspec import Struct
 
 from broadcaster.bodies import AuditLine
@@ -26,7 +28,7 @@ DIP_MIN = 10
 """Devices: a dip of fewer is no storm."""
 
 
-NOTHING = Point(*[0] * len(Point.__struct_fields__))
+NOTHING = msgspec.convert([0] * (len(Point.__struct_fields__) - 1), Point)
 
 
 class CurvePoint(Struct, frozen=True, array_like=True):
@@ -65,6 +67,8 @@ class StageReport(Struct, frozen=True):
     at_or_past: int
     holding: int
     """Of those subscribed, with the stage map that the stage asks for (or all, if it asks for none)."""
+    drops: dict[str, int]
+    """Close code → connections that ended before the next stage; "peer": the device closed them."""
     reached_ms: dict[str, int | None]
     curve: list[CurvePoint]
     """Empty: no device, or nothing was told (see `broadcaster.recording`)."""
@@ -157,12 +161,22 @@ def _stage(line: AuditLine, sources: Sources, points: Sequence[Point]) -> StageR
         subscribed=best.subscribed,
         at_or_past=best.at_or_past,
         holding=best.holding,
+        drops=drops_of(points),
         reached_ms=reached(points, line.ts),
         curve=[
             CurvePoint(max(p.ts - line.ts, 0), p.subscribed, p.at_or_past, p.written, p.switched, p.closed)
             for p in thinned(points, CURVE_MAX)
         ],
     )
+
+
+def drops_of(points: Sequence[Point]) -> dict[str, int]:
+    """Close code → how many ended so, all in all: what each count grew by. It falls when a worker that has restarted leaves the
+    sums, which takes back nothing."""
+    sums: Counter[str] = Counter()
+    for before, after in pairwise((NOTHING, *points)):
+        sums.update({code: max(n - before.drops.get(code, 0), 0) for code, n in after.drops.items()})
+    return {code: sums[code] for code in sorted(sums) if sums[code]}
 
 
 def thinned(points: Sequence[Point], most: int) -> list[Point]:

@@ -57,6 +57,8 @@ class Point(Struct, frozen=True, array_like=True):
     switched: int
     missing: int
     ignored: int
+    drops: dict[str, int] = {}
+    """As `Progress` has them."""
 
 
 def point_of(progress: Progress, ts: int) -> Point:

@@ -35,6 +35,7 @@ from pushy.rfc6455 import (
 from pushy.streams import Stream
 from pushy.wheel import Slot, Wheel
 from stagecast.clock import Clock
+from stagecast.receipts import DROPPED_BY_DEVICE
 from stagecast.tokens import Claims
 from stagecast.wire.closing import CloseCode
 from stagecast.wire.frames import DEVICE_FRAME_BYTES_MAX, ErrCode
@@ -76,7 +77,7 @@ class Floor:
     """Why a valid upgrade is over a limit, if it is."""
     greeted: Callable[["Connection"], None]
     wanted: Callable[["Connection", list[str]], None]
-    left: Callable[["Connection"], None]
+    left: Callable[["Connection", str], None]
     """The session is over: it leaves the hub and the directory."""
     happenings: Happenings
     gone: Callable[["Connection"], None]
@@ -171,8 +172,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         floor = self._floor
         if self.phase == OPEN:
-            floor.closes["1006"] += 1
-            self._leave("lost", "1006: the connection broke off")
+            self._leave("1006", "lost", "1006: the connection broke off")
         floor.wheel.remove(self)
         floor.gone(self)
 
@@ -334,8 +334,7 @@ class Connection(asyncio.Protocol):
                 case Pong():
                     self.do(self.session.charge(now), now, wall)
                 case Close(code, _):
-                    self._floor.closes["peer"] += 1
-                    self._leave("closed by the device", str(code))
+                    self._leave(DROPPED_BY_DEVICE, "closed by the device", str(code))
                     self.phase = CLOSING
                     self.write(close_frame(code) if code != NO_STATUS else close_frame())
                     self.transport.close()
@@ -370,6 +369,12 @@ class Connection(asyncio.Protocol):
             match step:
                 case Send(data):
                     self.write(server_frame(data))
+                case Greeted():
+                    self._floor.greeted(self)
+                case Rearm():
+                    self._floor.wheel.put(self, self.session.deadline())
+                case Follow(at):
+                    self._floor.hub.join(self, at, now)
                 case Acked(ack):
                     if self._floor.hub.ack(self, ack):
                         self._floor.happenings.position(wall, self.device, "ack", ack)
@@ -378,12 +383,6 @@ class Connection(asyncio.Protocol):
                 case At(at):
                     self._floor.happenings.position(wall, self.device, "census", at)
                     self._floor.hub.moved(self, at)
-                case Follow(at):
-                    self._floor.hub.join(self, at, now)
-                case Greeted():
-                    self._floor.greeted(self)
-                case Rearm():
-                    self._floor.wheel.put(self, self.session.deadline())
                 case Want(events):
                     self._floor.wanted(self, events)
                 case Leave(events):
@@ -421,17 +420,18 @@ class Connection(asyncio.Protocol):
         or a second has passed."""
         if self.phase != OPEN:
             return
-        self._floor.closes[str(int(code))] += 1
-        self._leave("closed", f"{int(code)}: {reason}")
+        self._leave(str(int(code)), "closed", f"{int(code)}: {reason}")
         self.phase = CLOSING
         self.write(close_frame(code, reason))
         self._finish()
 
-    def _leave(self, what: str, why: str) -> None:
+    def _leave(self, label: str, what: str, why: str) -> None:
+        """The session is over; `label` is what its end is counted under, never what a device chose."""
+        self._floor.closes[label] += 1
         if self.session.claims is not None:
             self._floor.happenings.session(self._floor.clock.now(), self.device, what, why)
         self._floor.upgraded -= 1
-        self._floor.left(self)
+        self._floor.left(self, label)
         self.session.phase = Phase.ENDED
 
     def _finish(self) -> None:

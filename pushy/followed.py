@@ -65,8 +65,8 @@ class Tally:
     """What became of one state. `audience` = `written` + `pending` + `superseded` + `closed`, always."""
 
     __slots__ = (
-        "asked", "audience", "closed", "ignored", "latency", "missing", "order", "p", "pending", "superseded", "switched",
-        "unhashed", "written",
+        "asked", "audience", "closed", "drops", "ignored", "latency", "missing", "order", "p", "pending", "superseded",
+        "switched", "unhashed", "written",
     )  # fmt: skip
 
     def __init__(self, order: Order, p: int, audience: list[Place]) -> None:
@@ -77,6 +77,8 @@ class Tally:
         self.asked = self.audience if p >= ACK_ALL else 0
         self.switched = self.missing = self.ignored = 0
         self.latency: dict[int, int] = {}
+        self.drops: dict[str, int] = {}
+        """Why connections ended while this was the newest state → how many, of all that followed the event."""
         self.unhashed = [place.outlet.device for place in audience] if 0 < p < ACK_ALL else []
         """Devices of the audience of which it is not known yet whether they are asked: that waits until all have the state."""
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from pushy.connection import Connection, Floor
 from pushy.link import AHEAD, CONNECTIONS
+from stagecast.receipts import DROPPED_BY_DEVICE
 from stagecast.wire.closing import CloseCode
 
 FANOUT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -14,7 +15,7 @@ FANOUT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 
 
 REASONS = ("400", "403", "404", "426", "503", "rate", "slow", "full", "address", "proxy")
-CODES = (*(str(code.value) for code in CloseCode), "peer", "1006")
+CODES = (*(str(code.value) for code in CloseCode), DROPPED_BY_DEVICE)
 """Every label there is, from the start: a counter that is born at 1 shows no increase."""
 
 

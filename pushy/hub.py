@@ -108,8 +108,8 @@ class Hub:
                 self._unmark(place)
                 self._mark(place, position)
 
-    def leave(self, outlet: Outlet, events: list[str] | None, now: float) -> None:
-        """`outlet` follows `events` no more (None: it is gone)."""
+    def leave(self, outlet: Outlet, events: list[str] | None, now: float, why: str | None = None) -> None:
+        """`outlet` follows `events` no more (None: it is gone, and `why` is the label that its end is counted under)."""
         for e in events if events is not None else []:
             if followed := self._events.get(e):
                 followed.waiters.pop(outlet, None)
@@ -118,6 +118,9 @@ class Hub:
         outlet.places = tuple(place for place in outlet.places if place not in gone)
         for place in gone:
             self._unseat(place)
+            if why is not None:
+                drops = place.event.tallies[-1].drops
+                drops[why] = drops.get(why, 0) + 1
             self._maybe_idle(place.event, now)
 
     def _place(self, outlet: Outlet, e: str) -> Place | None:
@@ -415,7 +418,7 @@ class Hub:
             audience=tally.audience, written=tally.written, pending=tally.pending,
             superseded=tally.superseded, closed=tally.closed,
             asked=tally.asked, switched=tally.switched, missing=tally.missing, ignored=tally.ignored,
-            latency=dict(tally.latency),
+            latency=dict(tally.latency), drops=dict(tally.drops),
             subscribed=len(followed.places), at_or_past=sum(at for _, at in apps.values()), holding=holding,
             maps=_newest(followed.maps), apps={app: AppCensus(*sums) for app, sums in apps.items()},
         )  # fmt: skip

@@ -34,7 +34,7 @@ from pushy.feed_link import FeedLink
 from pushy.followed import Outlet
 from pushy.gauges import Fanouts, connection_values, process_values, quietest
 from pushy.handshake import BUSY, RETRY_AFTER, Door, Refusal
-from pushy.happenings import Happenings, standing
+from pushy.happenings import Happenings, Hello, standing
 from pushy.hub import Hub
 from pushy.limits import Crowd
 from pushy.link import (
@@ -364,17 +364,14 @@ class Worker:
             self._empty.set()
 
     def _greeted(self, connection: Connection) -> None:
-        earlier = [one for one in self._directory.device(connection.device) if one.member == connection.member]
-        self._end(earlier, CloseCode.REPLACED, "replaced by a later session")
+        claims, session = connection.claims, connection.session
+        if others := self._directory.device(claims.dev):
+            earlier = [one for one in others if one.member == claims.sub]
+            self._end(earlier, CloseCode.REPLACED, "replaced by a later session")
         self._directory.add(connection)
-        session = connection.session
-        self._change(Began(connection.member, connection.device, session.sid, session.start))
-        self.floor.happenings.session(
-            session.start,
-            connection.device,
-            "hello",
-            f"session {session.sid} at worker {self._index}, app {session.app or '–'}",
-        )
+        self._change(Began(claims.sub, claims.dev, session.sid, session.start))
+        hello = Hello(self.floor.rules.node, session.number, self._index, session.app)
+        self.floor.happenings.began(session.start, claims.dev, hello)
 
     def _wanted(self, connection: Connection, events: list[str]) -> None:
         now, wall = self._clock.monotonic(), self._clock.now()
@@ -384,8 +381,8 @@ class Worker:
         for event in over:
             connection.settle(event, "unavailable", now, wall)
 
-    def _left(self, connection: Connection) -> None:
-        self._hub.leave(connection, None, self._clock.monotonic())
+    def _left(self, connection: Connection, why: str) -> None:
+        self._hub.leave(connection, None, self._clock.monotonic(), why)
         if connection.session.claims is not None:
             self._directory.remove(connection)
             self._change(Ended(connection.member, connection.device, connection.session.sid))

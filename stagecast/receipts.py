@@ -5,6 +5,7 @@ So a receipt may be lost, repeated or read from any point, and any number of rea
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated, NamedTuple
 
@@ -25,6 +26,10 @@ BUCKET_MAX = math.ceil(math.log(WIRE_INT_MAX, LATENCY_GROWTH))
 APPS_MAX = 16
 """Distinct `app` labels that one worker counts by; the others are OTHER_APP together."""
 OTHER_APP = "other"
+DROPPED_BY_DEVICE = "peer"
+"""The label of connections that the device closed, whatever code it gave: it could give any."""
+LABEL_MAX = 4
+"""Characters of what an end is counted under: a close code, or DROPPED_BY_DEVICE."""
 MAPS_MAX = 8
 """Map versions that a receipt counts holders of: the newest ones."""
 ROWS_MAX = 200
@@ -77,6 +82,9 @@ class Receipt(Struct, frozen=True, tag_field="t", tag="receipt"):
     """Map version → subscribed devices that hold it; the MAPS_MAX newest."""
     apps: dict[str, AppCensus] = {}
     """`app` of the hello → its devices; at most APPS_MAX, and OTHER_APP."""
+    drops: dict[Annotated[str, Meta(max_length=LABEL_MAX)], Count] = {}
+    """Connections that followed the event and ended while this was its newest state, by close code; DROPPED_BY_DEVICE where the
+    device closed it. Not part of the audience's sum: most had been given the state by then."""
 
 
 class HostBeat(Struct, frozen=True, tag_field="t", tag="host"):
@@ -206,6 +214,8 @@ class Progress(Struct, frozen=True):
     """Likewise, by the `app` of the hello."""
     maps: dict[str, int] = {}
     """Map version → subscribed devices that hold it, by the census; the newest ones."""
+    drops: dict[str, int] = {}
+    """Close code → connections that ended while this was the newest state; "peer": the device closed them."""
     reached_ms: dict[str, int | None] = {}
     """"50", "95", "99", "99.9" (per cent) → ms from the transition until the census had so many at it, at most a second and the
     acks' window late; None while it is not so far."""
@@ -248,10 +258,11 @@ def progress(event: str, receipts: Iterable[tuple[Receipt, float]], gen: int, se
     present = {place: w for place, w in workers.items() if not w.left and w.age <= LEFT_AFTER}
     own = [r for r, _ in mine if (r.gen, r.seq) == (gen, seq)]
     lost = sum(r.pending for r in own if (w := present.get((r.host, r.worker))) is None or w.boot != r.boot)
-    latency: dict[int, int] = {}
+    latency: Counter[int] = Counter()
+    drops: Counter[str] = Counter()
     for r in own:
-        for bucket, count in r.latency.items():
-            latency[bucket] = latency.get(bucket, 0) + count
+        latency.update(r.latency)
+        drops.update(r.drops)
     census = [(w.census, w.age) for w in present.values()]
     subscribed = sum(r.subscribed for r, _ in census)
     at_or_past = sum(_at(r, age, gen, seq) for r, age in census)
@@ -279,6 +290,7 @@ def progress(event: str, receipts: Iterable[tuple[Receipt, float]], gen: int, se
         by_host=_by_host(census, own, gen, seq),
         by_app=_by_app(census, gen, seq),
         maps=_newest_maps(r for r, _ in census),
+        drops=dict(sorted(drops.items())),
     )
 
 

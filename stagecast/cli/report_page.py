@@ -60,13 +60,38 @@ socket, which is not yet on its screen. <b>No payload</b>: of the devices asked,
 """
 
 
+_ENDS = {
+    "peer": "left",
+    "1001": "host stopped",
+    "1002": "broke the protocol",
+    "1003": "sent no text",
+    "1006": "broke off",
+    "1007": "sent no UTF-8",
+    "1008": "policy",
+    "1009": "sent too much",
+    "1011": "server error",
+    "1012": "host restarted",
+    "4000": "drained",
+    "4001": "lifetime over",
+    "4002": "too slow",
+    "4008": "silent",
+    "4013": "host busy",
+    "4029": "too many frames",
+    "4400": "malformed",
+    "4401": "unauthorized",
+    "4403": "forbidden",
+    "4409": "replaced",
+}
+"""Close code → in words; "peer": the device closed."""
+
+
 def report_page(report: dict[str, Any]) -> str:
     """The page of a report as `GET /v1/events/{id}/report` gives it."""
     title = escape(report["title"])
     body = "".join(
         (
             _top(report), _tiles(report), _table(report["stages"]), _connections(report), _storms(report["storms"]),
-            _curves(report["stages"]), _audit(report), _footer(),
+            _drops(report["stages"]), _curves(report["stages"]), _audit(report), _footer(),
         )
     )  # fmt: skip
     return (
@@ -164,6 +189,24 @@ def _storms(storms: list[dict[str, Any]]) -> str:
     return (
         '<div class="scroll"><table><thead><tr><th>reconnect storm, UTC</th><th>devices before</th><th>at the lowest</th>'
         f"<th>gone</th><th>98 % back after</th></tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _drops(stages: list[dict[str, Any]]) -> str:
+    """Why connections ended, in the columns of the codes that there were."""
+    codes = sorted({code for stage in stages for code in stage["drops"]})
+    if not codes:
+        return ""
+    heads = "".join(f"<th>{_ENDS.get(code, 'other')}<br>{escape(code)}</th>" for code in codes)
+    rows = "".join(
+        f"<tr><td>{escape(stage['stage'])}</td><td>{sum(stage['drops'].values()):,}</td>"
+        + "".join(f"<td>{stage['drops'].get(code, 0):,}</td>" for code in codes)
+        + "</tr>"
+        for stage in stages
+    )
+    return (
+        '<h2>Connections that ended, and why</h2><div class="scroll"><table><thead><tr><th>during stage</th><th>all</th>'
+        f"{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
 

@@ -1,5 +1,7 @@
 """The report: reach and times per stage, storms, all from what the store keeps."""
 
+from typing import Any
+
 import pytest
 
 from broadcaster.bodies import AuditLine
@@ -17,11 +19,13 @@ NOW = 1_764_000_000_000
 PLAN = plan_of([PlannedStage("upcoming"), PlannedStage("live")])
 
 
-def point(ms: int, subscribed: int, at: int = 0, **more: int) -> Point:
-    fields = (
-        dict.fromkeys(Point.__struct_fields__, 0) | {"ts": NOW + ms, "subscribed": subscribed, "at_or_past": at} | more
-    )
-    return Point(**fields)
+def point(ms: int, subscribed: int, at: int = 0, drops: dict[str, int] | None = None, **more: int) -> Point:
+    fields: dict[str, Any] = dict.fromkeys(Point.__struct_fields__, 0) | {
+        "ts": NOW + ms,
+        "subscribed": subscribed,
+        "at_or_past": at,
+    }
+    return Point(**fields | more | {"drops": drops or {}})
 
 
 def line(seq: int, stage: str, ms: int) -> AuditLine:
@@ -47,6 +51,18 @@ def test_a_stage_tells_its_reach() -> None:
     assert second.reached_ms == {"50": 2000, "95": 2000, "99": 2000, "99.9": 2000}
     assert second.curve[0] == CurvePoint(1000, 1000, 400, 900, 0, 0)
     assert (second.who, second.why) == ("ann", "kick-off")
+
+
+def test_drops_are_told_by_reason() -> None:
+    """Per stage, all that were counted: a worker that restarted leaves the sums, and takes back nothing."""
+    curve = [
+        point(1500, 9, drops={"1006": 1}),
+        point(2500, 9, drops={"1006": 3, "4000": 2}),
+        point(3500, 9, drops={"1006": 1, "4000": 2}),
+        point(4500, 9, drops={"1006": 2, "4000": 2}),
+    ]
+    first, second = report_of(sources({2: curve}, line(1, "upcoming", 0), line(2, "live", 500))).stages
+    assert (first.drops, second.drops) == ({}, {"1006": 4, "4000": 2})
 
 
 @pytest.mark.parametrize(

@@ -280,6 +280,26 @@ def test_devices_ahead_of_the_head_are_counted() -> None:
     assert hub.ahead == 1
 
 
+def test_ends_are_counted_by_their_reason() -> None:
+    """By event and newest state, whoever followed it; who only unsubscribes has not dropped out."""
+    hub = make()
+    known(hub)
+    pipes = [Pipe(str(n)) for n in range(4)]
+    for pipe in pipes:
+        follow(hub, pipe)
+    hub.leave(pipes[0], None, 1.0, "1006")
+    hub.update(state("e", 2), 2.0)
+    work(hub)
+    hub.leave(pipes[1], None, 3.0, "4000")
+    hub.leave(pipes[2], None, 3.0, "4000")
+    hub.leave(pipes[3], ["e"], 3.0)
+    hub.leave(pipes[3], None, 4.0, "peer")
+    assert {order: one.drops for order, one in receipts(hub, 5.0).items()} == {
+        ("e", 1): {"1006": 1},
+        ("e", 2): {"4000": 2},
+    }
+
+
 def test_what_nobody_follows_is_let_go_after_a_while() -> None:
     """The last follower leaves: the event is kept until the linger has passed, unless somebody comes."""
     hub = make()

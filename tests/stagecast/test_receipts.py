@@ -287,3 +287,18 @@ def test_a_hosts_beat_is_no_receipt() -> None:
     assert decode_counted(msgspec.json.encode(old)) == one
     with pytest.raises(msgspec.DecodeError):
         decode_receipt(encode_receipt(beat))
+
+
+def test_ends_add_up_by_reason() -> None:
+    """Over all workers, of this state alone, also of those that have left."""
+    ours = msgspec.structs.replace(receipt("h1"), drops={"1006": 2, "peer": 1})
+    other = msgspec.structs.replace(receipt("h2"), drops={"1006": 3}, left=True)
+    before = msgspec.structs.replace(receipt("h1", worker=1, seq=4), drops={"4000": 9})
+    assert summed(ours, other, before).drops == {"1006": 5, "peer": 1}
+
+
+def test_labels_of_ends_are_short() -> None:
+    """No receipt makes readers keep long names."""
+    long = msgspec.structs.replace(receipt(), drops={"12345": 1})
+    with pytest.raises(msgspec.DecodeError):
+        decode_counted(encode_receipt(long))

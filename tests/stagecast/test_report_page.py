@@ -32,7 +32,7 @@ def stage(name: str = "live", seq: int = 2, **more: Any) -> dict[str, Any]:
     }  # fmt: skip
     curve = [[1000, 1000, 600, 900, 500, 0], [2500, 1000, 998, 970, 940, 15]]
     base = {"seq": seq, "stage": name, "ts": NOW + seq * 60_000, "due": None, "who": "ann", "why": "kick-off"}
-    return {**base, **counts, "reached_ms": TIMES, "curve": curve, **more}
+    return {**base, **counts, "reached_ms": TIMES, "curve": curve, "drops": {}, **more}
 
 
 def report(*stages: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -196,3 +196,14 @@ def test_words_for_figures() -> None:
     """Short, as axes need them."""
     assert [said_time(at) for at in (0, 5, 90, 120, 3600, 5400)] == ["0 s", "5 s", "90 s", "2 min", "1 h", "1 h 30 min"]
     assert [said_count(n) for n in (0, 950, 12_000, 1_500_000)] == ["0", "950", "12 k", "1.5 M"]
+
+
+def test_ends_are_told_by_reason() -> None:
+    """A row per stage, a column per code that there was, in words; a report without any has no such part."""
+    page = report_page(report(stage("live", drops={"1006": 1200, "peer": 3}), stage("goal", 3, drops={"4000": 7})))
+    part = page.partition("Connections that ended")[2].partition("</table>")[0]
+    heads = re.findall(r"<th>(.*?)</th>", part)
+    rows = [re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr><td>.*?</tr>", part)]
+    assert heads == ["during stage", "all", "broke off<br>1006", "drained<br>4000", "left<br>peer"]
+    assert rows == [["live", "1,203", "1,200", "0", "3"], ["goal", "7", "0", "7", "0"]]
+    assert "Connections that ended" not in report_page(report(stage()))
