@@ -1,6 +1,6 @@
 """One device's time line, from everything that knows something of it: registry, its host, the event's head and receipts.
 
-The host is asked at its admin port with the service key of DATA; the caller's own key goes nowhere. Tokens are nowhere in it.
+The host is asked at its admin port with the service key; the caller's own key goes nowhere. Tokens are nowhere in it.
 """
 
 from pathlib import Path
@@ -14,14 +14,16 @@ from broadcaster.heads import Heads, Kept
 from kv import Store
 from stagecast.clock import Clock
 from stagecast.event import Head
-from stagecast.records import Session, device_record, registry_record
+from stagecast.records import Session, bucket_of, device_record, registry_record, stage_map_record
+from stagecast.wire.frames import StageMap
 
-SERVICE_KEY = "service.key"
-"""In DATA, as `stagecast dev` makes it."""
 TIMEOUT = 2.0
 ANSWER_MAX = 1 << 20
 """Bytes of a host's answer."""
+VERSION_DIGITS = 13
+"""Of wall ms, at the front of a map version."""
 _session = msgspec.json.Decoder(Session)
+_stage_map = msgspec.json.Decoder(StageMap)
 
 
 class Moment(Struct, frozen=True):
@@ -43,28 +45,29 @@ _timeline = msgspec.json.Decoder(Timeline)
 
 
 class Explaining:
-    """Puts time lines together. `data`: the folder with the service key; None: hosts are not asked."""
+    """Puts time lines together. `key_file` holds the service key; None: hosts are not asked."""
 
-    def __init__(self, store: Store, heads: Heads, clock: Clock, data: Path | None) -> None:
+    def __init__(self, store: Store, heads: Heads, clock: Clock, key_file: Path | None) -> None:
         self._store = store
         self._heads = heads
         self._clock = clock
-        self._data = data
+        self._key_file = key_file
 
     async def explain(self, device: str, event: str | None) -> Timeline:
         """What is known of the device, and of `event` as it concerns it. What can't be asked is a line that says so. Raises
         StoreError, Damaged."""
         moments = await self._of_device(device)
         if event is not None:
-            moments += _of_event(event, await self._heads.read(event), self._clock.now())
+            kept = await self._heads.read(event)
+            moments += _of_event(event, kept, self._clock.now())
+            if kept is not None and (member := await self._member(device)) is not None:
+                moments.append(await self._stage_map(kept.head, member))
         return Timeline(sorted(moments, key=lambda one: one.ts))
 
     async def _of_device(self, device: str) -> list[Moment]:
-        now = self._clock.now()
-        owner = await self._store.get(device_record(device), "member")
-        if owner is None:
+        now, member = self._clock.now(), await self._member(device)
+        if member is None:
             return [Moment(now, "registry", "no host has had this device within a connection's lifetime")]
-        member = owner.decode()
         kept = await self._store.get(registry_record(member), device)
         if kept is None:
             return [Moment(now, "registry", f"known as a device of member {member}; not connected to any host")]
@@ -72,10 +75,26 @@ class Explaining:
         where = f"session {session.sid} of member {member} at host {session.host}, worker {session.worker}"
         return [Moment(session.start, "registry", where), *await self._ask(session, device)]
 
+    async def _member(self, device: str) -> str | None:
+        owner = await self._store.get(device_record(device), "member")
+        return None if owner is None else owner.decode()
+
+    async def _stage_map(self, head: Head, member: str) -> Moment:
+        """What the store has for the member to fetch, which need not be what the device holds: its census line says that."""
+        kept = await self._store.get(stage_map_record(head.event, head.gen, bucket_of(member)), member)
+        if kept is None:
+            none = f"none of its own in the store for {head.event}: member {member} gets a cohort's"
+            return Moment(self._clock.now(), "stage map", none)
+        found = _stage_map.decode(kept)
+        made = made_at(found.map)
+        what = f"version {found.map} in the store for {head.event}, {len(found.stages)} stages"
+        cohort = ", a cohort's" if found.cohort else ""
+        return Moment(self._clock.now() if made is None else made, "stage map", what + cohort)
+
     async def _ask(self, session: Session, device: str) -> list[Moment]:
         now, key = self._clock.now(), self._key()
         if key is None:
-            return [Moment(now, "host", f"{session.host} not asked: no service key in DATA/{SERVICE_KEY}")]
+            return [Moment(now, "host", f"{session.host} not asked: no service key here (setting service_key_file)")]
         url = f"{session.admin}/explain/{quote(device, safe='')}"
         try:
             async with httpx.AsyncClient(timeout=TIMEOUT, trust_env=False) as http:
@@ -87,12 +106,18 @@ class Explaining:
             return [Moment(now, "host", f"{session.host} did not answer: {type(error).__name__}")]
 
     def _key(self) -> str | None:
-        if self._data is None:
+        if self._key_file is None:
             return None
         try:
-            return (self._data / SERVICE_KEY).read_text().strip() or None
+            return self._key_file.read_text().strip() or None
         except OSError:
             return None
+
+
+def made_at(version: str) -> int | None:
+    """When a map of this version was made, wall ms: a campaign's versions begin with it. None: it does not say."""
+    ms = version.partition("-")[0]
+    return int(ms) if len(ms) == VERSION_DIGITS and ms.isascii() and ms.isdigit() else None
 
 
 def _of_event(event: str, kept: Kept | None, now: int) -> list[Moment]:

@@ -1,7 +1,6 @@
 """Stage maps in the store: one per member and event, and one per cohort; how long they live and how big they may be."""
 
 import random
-import zlib
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
@@ -12,10 +11,9 @@ from kv import Put, Store
 from stagecast.event import Head
 from stagecast.names import Millis
 from stagecast.plan import Plan
-from stagecast.records import stage_map_record
+from stagecast.records import bucket_of, stage_map_record
 from stagecast.wire.frames import NODE_FRAME_BYTES_MAX, StageMap
 
-BUCKETS = 4096
 COHORT_PREFIX = "cohort:"
 DEFAULT_COHORT = "default"
 AIMED_BYTES = 2048
@@ -43,10 +41,6 @@ class PulledMap(StageMap, frozen=True, tag_field="t", tag="map"):
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(StageMap)
-
-
-def bucket_of(key: str) -> int:
-    return zlib.crc32(key.encode()) % BUCKETS
 
 
 def cohort_key(cohort: str) -> str:

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from kv import Put, Store
 from prefetch.campaign import Cursor
-from prefetch.stage_maps import BUCKETS, DEFAULT_COHORT, StageMaps
+from prefetch.stage_maps import DEFAULT_COHORT, StageMaps
 from stagecast.names import MemberId, StageName
+from stagecast.records import BUCKETS
 
 SHARDS = 1024
 AHEAD = 16

@@ -72,6 +72,8 @@ REVOKED = "revoked"
 API_KEYS = "api_keys"
 """key = SHA-256 of the API key, hexadecimal → access.ApiKey."""
 INDEX_SHARDS = 16
+BUCKETS = 4096
+"""Records that an event's stage maps are spread over."""
 HISTORY_TTL = 400 * 24 * 3600.0
 REVOKED_TTL = 400 * 24 * 3600.0
 """Seconds; tokens that live longer are refused (tokens.LIFE_MAX)."""
@@ -114,6 +116,11 @@ def registry_record(member: str) -> str:
 def device_record(device: str) -> str:
     """Key = `member` → the member's id. ttl as the registry's."""
     return f"devices/{device}"
+
+
+def bucket_of(key: str) -> int:
+    """Of the stage maps of a member, or of `cohort:<name>`."""
+    return zlib.crc32(key.encode()) % BUCKETS
 
 
 def stage_map_record(event: str, gen: int, bucket: int) -> str:

@@ -19,6 +19,8 @@ OTHERS = frozenset(
     {"REQUIRE", "URL", "KEY", "RATINGS", "JARS", "JAVA", "CONFIG", "TEST_ECHO", "TOKEN", "WS", "ADMIN_URL"}
 )
 """Variables with our prefix that are not settings of a service: the CLI's and the tests'."""
+SERVICE_KEY = "service.key"
+"""In DATA, as `stagecast dev` makes it."""
 LISTS = {"origins": "origin", "trusted_proxies": "trusted-proxy"}
 """Settings that are lists → the flag of one entry. In the environment a comma stands between two."""
 
@@ -50,6 +52,12 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     device_url: Annotated[
         str,
         _says("public WebSocket URL of devices, such as wss://tv.example/ws, for the console's preview; empty: none"),
+    ] = ""
+    service_key_file: Annotated[
+        str,
+        _says(
+            "file with an API key of scope service, by which hosts are asked; empty: DATA/service.key, if it is there"
+        ),
     ] = ""
     advertise: Annotated[str, _says("this host's admin URL as other services reach it; empty: where it listens")] = ""
     host: Annotated[str, _says("this host's name in receipts and the registry; empty: the machine's")] = ""
@@ -99,6 +107,11 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def keys_file(self) -> Path:
         return Path(self.keys) if self.keys else self.data_dir / "keys.json"
+
+    @property
+    def service_key(self) -> Path:
+        """Where the key is by which services ask hosts; it need not be there."""
+        return Path(self.service_key_file) if self.service_key_file else self.data_dir / SERVICE_KEY
 
     @property
     def log_password(self) -> str | None:

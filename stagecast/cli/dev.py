@@ -27,9 +27,8 @@ from stagecast.cli.options import listening, settings_options, wants_echo
 from stagecast.cli.viewer import Viewer, below
 from stagecast.http import base_url
 from stagecast.scratch import scratch_folder
-from stagecast.settings import Settings
+from stagecast.settings import SERVICE_KEY, Settings
 
-SERVICE_KEY = "service.key"
 STAGE_MAP_PATHS = ("/v1/stage-maps", "/v1/campaigns")
 """Served by prefetch; under `dev` reached on the broadcaster's port too."""
 DEMO_PATH = "/demo"

@@ -17,7 +17,11 @@ from stagecast.settings import Settings
 
 @click.group(invoke_without_command=True)
 @click.option("--http", default="127.0.0.1:8083", show_default=True, help="HOST:PORT of the stage-map API")
-@click.option("--key-file", type=click.Path(path_type=Path), help="file with a service API key, for pushing to hosts")
+@click.option(
+    "--key-file",
+    type=click.Path(path_type=Path),
+    help="file with a service API key, for pushing to hosts  [--service-key-file]",
+)
 @settings_options()
 @click.pass_context
 def prefetch(ctx: click.Context, settings: Settings, http: str, key_file: Path | None) -> None:
@@ -27,7 +31,8 @@ def prefetch(ctx: click.Context, settings: Settings, http: str, key_file: Path |
         from stagecast.cli.logs import log_to_stderr
 
         log_to_stderr()
-        run_prefetch(settings, http, key_file=key_file)
+        named = key_file or (Path(settings.service_key_file) if settings.service_key_file else None)
+        run_prefetch(settings, http, key_file=named)
 
 
 @prefetch.command("import")

@@ -7,13 +7,11 @@ import msgspec
 import pytest
 
 from prefetch.stage_maps import (
-    BUCKETS,
     LINGER,
     Keyed,
     MapTooLarge,
     PulledMap,
     StageMaps,
-    bucket_of,
     cohort_version,
     encode_map,
     expected_end,
@@ -23,7 +21,7 @@ from prefetch.stage_maps import (
 )
 from stagecast.event import Head
 from stagecast.plan import PlannedStage, plan_of
-from stagecast.records import stage_map_record
+from stagecast.records import BUCKETS, bucket_of, stage_map_record
 from stagecast.wire.codec import decode_node_frame, encode
 from stagecast.wire.frames import StageMap
 from tests.prefetch.conftest import Site
