@@ -195,16 +195,16 @@ def make_topics(bootstrap: str, login: Config, *names: str) -> None:
 
 
 def append(bootstrap: str, login: Config, topic: str, value: bytes) -> KafkaError | None:
-    """The broker's word on one record: None is an acknowledgement."""
+    """The broker's word on one record for partition 0: None is an acknowledgement."""
     said: list[KafkaError | None] = []
     producer = Producer({"bootstrap.servers": bootstrap, "message.timeout.ms": 20_000, "log_level": 0, **login})
-    producer.produce(topic, value, on_delivery=lambda error, _: said.append(error))
+    producer.produce(topic, value, partition=0, on_delivery=lambda error, _: said.append(error))
     producer.flush(30)
     return said[0]
 
 
 def first(bootstrap: str, login: Config, topic: str) -> Message | None:
-    """What a read of the topic from its start gives first: a record, or an error.
+    """What a read of the topic's partition 0 from its start gives first: a record, or an error.
 
     librdkafka wants a group's name and asks for its coordinator, though explicit positions need none: that refusal is no answer.
     """

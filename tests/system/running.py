@@ -95,11 +95,14 @@ class Running:
             yield made
 
     async def metric(self, name: str) -> float:
-        """Sum of a metric over its labels, from the host's admin port."""
-        text = (await self.api.get(f"{self.admin}/metrics")).text
-        lines = [line for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
-        assert lines, f"no metric {name} in:\n{text}"
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+        """Sum of a metric over its labels, from the host's admin port; a worker's are there once it has told them, each second."""
+        deadline = time.monotonic() + CONVERGE
+        while True:
+            text = (await self.api.get(f"{self.admin}/metrics")).text
+            if lines := [line for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{"))]:
+                return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+            assert time.monotonic() < deadline, f"no metric {name} in:\n{text}"
+            await asyncio.sleep(0.1)
 
     async def kill(self, name: str) -> None:
         """SIGKILL of a child (worker: the first one), and waits until it was replaced and all answer."""
