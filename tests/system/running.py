@@ -95,7 +95,7 @@ class Running:
             yield made
 
     async def metric(self, name: str) -> float:
-        """Sum of a metric over its labels, from the host's admin port; a worker's are there once it has told them, each second."""
+        """Sum of a metric over its labels, from the admin port. A worker's are there once it has told them, each second."""
         deadline = time.monotonic() + CONVERGE
         while True:
             text = (await self.api.get(f"{self.admin}/metrics")).text
