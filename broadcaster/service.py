@@ -209,7 +209,7 @@ def compose(
     metrics = Metrics(producer, publisher, cadence, firing, roster, ledger, recorder, curves, watching, {})
     parts = Parts(
         store, heads, roster, producer, Planning(producer, heads, clock), publisher, ledger, recorder,
-        curves, watching, Rehearsals(producer, settings, clock, random.Random()),
+        curves, watching, Rehearsals(producer, store, settings, clock, random.Random()),
         Explaining(store, heads, clock, settings.service_key if settings else None), metrics, clock, ready,
     )  # fmt: skip
     return parts, cadence, firing

@@ -187,6 +187,11 @@ class Device:
         """The stage map in use, its own or its cohort's; KeyError for an event it does not follow."""
         return self._session.followed(event).map
 
+    def hold(self, stage_map: StageMap) -> None:
+        """Takes a stage map that the application has from elsewhere, as if it had been pushed; one no newer than what it
+        holds, or of an event that it does not follow, changes nothing."""
+        self._do(self._session.given(stage_map, self._now()))
+
     def showing(self, event: str) -> Payload:
         """What its current stage shows now, or None; KeyError for an event it does not follow."""
         return self._session.followed(event).payload()[1]

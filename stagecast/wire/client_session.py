@@ -188,6 +188,10 @@ class ClientSession:
         if event in self._followed:
             self._followed[event].applied(now)
 
+    def given(self, stage_map: StageMap, now: float) -> list[Effect]:
+        """A stage map that came some other way than through the node: held as a pushed one is."""
+        return self._take(stage_map, now)
+
     def renewed(self, token: str, now: float) -> list[Effect]:
         """The answer to TokenDue; tells the node, if the connection is still there."""
         if self.phase is not Phase.OPEN:

@@ -4,8 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from broadcaster.rehearsal import GAP_MIN, CannotRehearse, gaps, played, shadow_id
+from broadcaster.rehearsal import GAP_MIN, CannotRehearse, gaps, played, rehearsed_map, shadow_id
+from stagecast.event import Delivery, Request, create
 from stagecast.plan import PlannedStage, plan_of
+from stagecast.wire.frames import StageMap
 from tests.broadcaster.test_api import Caller, call
 
 __all__ = ["call"]
@@ -55,6 +57,16 @@ def test_its_id_is_an_event_id(event: str) -> None:
     assert made.startswith("rehearsal-")
     assert made.endswith("-6924b0a0ff")
     assert len(made) <= 64
+
+
+def test_what_its_devices_hold() -> None:
+    """What was made for the event, so that a stage forgotten there is missing here too; else a payload for every stage."""
+    plan = plan_of([PlannedStage("a"), PlannedStage("b")])
+    shadow = create("shadow", "S", plan, 7, Request("c", "a", "ann"), Delivery(), 7)
+    synthetic = rehearsed_map(None, plan, shadow)
+    assert (synthetic.e, synthetic.gen, synthetic.stages) == ("shadow", 7, {"a": ["a"], "b": ["b"]})
+    made = StageMap("final", 3, "1764000000000-ab", {"a": ["t1"]}, cohort=True)
+    assert rehearsed_map(made, plan, shadow) == StageMap("shadow", 7, "1764000000000-ab", {"a": ["t1"]})
 
 
 async def test_without_keys_there_is_none(call: Caller) -> None:

@@ -185,6 +185,13 @@ async def test_a_rehearsal(chromium: Browser, stage: Running) -> None:
         await one.on_air("live")
         await one.shows("devices connected now", ".figures")
         assert (await stage.call("GET", "/v1/events/rehearsed"))["seq"] == 1
+        shadow = one.page.url.rpartition("/")[2]
+
+        async def all_had_a_payload() -> bool:
+            got = await stage.call("GET", f"/v1/events/{shadow}/progress")
+            return bool(got["switched"] == 10)  # the page's own viewer is an eleventh device, and holds no map
+
+        await until(all_had_a_payload, "every device shows the stage's payload")
 
 
 async def test_many_windows_of_one_browser(chromium: Browser, stage: Running) -> None:

@@ -26,6 +26,7 @@ from stagecast.client import (
     TokenRefused,
 )
 from stagecast.http import serving
+from stagecast.wire.frames import StageMap
 from tests.stagecast.peer import GEN, WITHIN, Node, Session, running_node, stage_map, state
 
 V1 = "1764000000000-1"
@@ -531,3 +532,14 @@ async def test_many_devices_are_cheap(node: Node) -> None:
         for device in devices:
             assert (await next_change(device.stages())).stage == "live"
         assert all(not device._tasks for device in devices)
+
+
+async def test_a_map_from_elsewhere_is_held_as_a_pushed_one() -> None:
+    """For the event's gen and if it is newer; of an event that it does not follow it is passed over."""
+    device = Device("ws://127.0.0.1:1/ws", "token", device="tv-1", events=["final"])
+    made = StageMap("final", GEN, "1764000000000-1", {"live": ["t1"]})
+    device.hold(made)
+    device.hold(StageMap("final", GEN, "1763000000000-1", {}))
+    device.hold(StageMap("other", GEN, "1764000000000-1", {}))
+    assert device.stage_map("final") == made
+    await device.close()
