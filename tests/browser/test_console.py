@@ -194,6 +194,43 @@ async def test_a_rehearsal(chromium: Browser, stage: Running) -> None:
         await until(all_had_a_payload, "every device shows the stage's payload")
 
 
+async def test_what_happened_to_a_device(chromium: Browser, stage: Running) -> None:
+    """Its time line, newest first, for whoever may look; a device nobody knows is told so."""
+    await stage.create("explained", *STAGES)
+    async with screen(chromium, stage.http) as one, stage.devices(1, "explained"):
+        await one.sign_in(await create_api_key(here(stage), "viewer"), "explained")
+        await one.page.get_by_role("textbox", name="Device").fill("nobody")
+        await one.page.get_by_role("button", name="Explain").click()
+        await one.shows("no host has had this device", ".moments")
+
+        async def told() -> bool:
+            await one.page.get_by_role("textbox", name="Device").fill("d-0")
+            await one.page.get_by_role("button", name="Explain").click()
+            return await one.page.locator(".moments").get_by_text("hello", exact=True).count() == 1
+
+        await until(told, "the registry has it")
+        await one.shows("of member m-0 at host", ".moments")
+        await one.shows("explained is at upcoming", ".moments")
+        assert await one.violations() == []
+
+
+async def test_deleting_an_event(chromium: Browser, stage: Running) -> None:
+    """Asks by the event's name, tells the devices, and leads back to the list; Escape deletes nothing."""
+    await stage.create("unwanted", *STAGES)
+    async with screen(chromium, stage.http) as one, stage.devices(1, "unwanted") as devices:
+        await one.sign_in(operator(stage), "unwanted")
+        for key in ("Escape", "Enter"):
+            await one.page.get_by_role("button", name="Delete").click()
+            await one.dialog.get_by_role("heading", name="Delete Unwanted (unwanted)").wait_for()
+            assert await one.violations() == []
+            assert (await stage.call("GET", "/v1/events/unwanted"))["stage"] == "upcoming"
+            await one.press(key)
+            await one.dialog.wait_for(state="hidden")
+        await one.page.get_by_role("heading", name="Events").wait_for()
+        assert (await stage.call("GET", "/v1/events/unwanted"))["stage"] == "gone"
+        await until(lambda: devices[0].position("unwanted").seq == 2, "the device is told")
+
+
 async def test_many_windows_of_one_browser(chromium: Browser, stage: Running) -> None:
     """A browser opens six connections to a server over HTTP/1.1, a stream keeps one: with eight windows all are live still."""
     await stage.create("windows", *STAGES)
@@ -256,7 +293,7 @@ async def test_a_viewer_sees_and_can_do_nothing(chromium: Browser, stage: Runnin
         await one.shows("this is no API key of this broadcaster", ".card")
         await one.sign_in(await create_api_key(here(stage), "viewer"), "watched")
         await one.shows("You are signed in as a viewer")
-        assert await one.page.locator("main button, .screen:visible").count() == 0
+        assert await one.page.locator("main button:not(.explain button), .screen:visible").count() == 0
         await one.press("g", "h", "e")
         assert await one.dialog.count() == 0
         await stage.go("watched", "live")

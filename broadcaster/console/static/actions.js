@@ -88,6 +88,24 @@ export class Actions {
     if (last !== this.#event.stage) this.go(last);
   }
 
+  /** Deletes the event: devices are told `gone`. Its history and report stay. */
+  delete(shell) {
+    const { title } = this.#event;
+    this.#judged({
+      title: () => `Delete ${title} (${this.#page.id})`,
+      lead: [
+        h("p", {}, `Ends it for ${this.#audience}, for good: its stage becomes gone, and no plan brings it back.`),
+        h("p", { class: "quiet" }, "History and report stay. The same id may be created anew."),
+      ],
+      confirm: "Delete",
+      tone: "careful",
+      send: async (_form, waiting) => {
+        await insist("DELETE", eventPath(this.#page.id), undefined, waiting);
+        notice(`${title} is deleted`);
+      },
+    }).closed.then((done) => done && shell.go("/console/"));
+  }
+
   /** Asks which earlier stage first, if there are several. */
   revert() {
     const here = this.#event.plan.findIndex((planned) => planned.stage === this.#event.stage);
@@ -286,6 +304,7 @@ export class Actions {
     dialog.closed.then(() => {
       if (this.#open === open) this.#open = null;
     });
+    return dialog;
   }
 
   #simple({ path, body, said, ...rest }) {

@@ -4,7 +4,8 @@ import { Actions } from "./actions.js";
 import { abilities, call, eventPath, history, Problem, Unreachable } from "./api.js";
 import { Audit } from "./audit.js";
 import { asking, ask } from "./dialog.js";
-import { h, speak } from "./dom.js";
+import { h, show, speak } from "./dom.js";
+import { Explain } from "./explain.js";
 import { duration } from "./format.js";
 import { Hosts } from "./hosts.js";
 import { Landing } from "./landing.js";
@@ -38,6 +39,7 @@ export class EventPage {
   #abilities = new Set();
   #panels = [];
   #onAir = null;
+  #delete = null;
   #actions = new Actions(this);
   #reading = null;
   #press = (pressed) => this.#shortcut(pressed);
@@ -110,6 +112,7 @@ export class EventPage {
     await this.#reading;
     if (this.event !== event) return;
     this.#shell.title(`${event.stage.toUpperCase()} · ${event.title}`, event.title);
+    if (this.#delete) show(this.#delete, event.stage !== "gone");
     for (const panel of this.#panels) panel.update();
     this.#actions.update();
   }
@@ -128,15 +131,18 @@ export class EventPage {
     this.#abilities = await abilities().catch(() => new Set());
     await this.#read(false);
     this.#onAir = new OnAir(this, this.#actions);
-    const [timeLine, landing, hosts, readiness, preview, audit] = [
+    const [timeLine, landing, hosts, readiness, preview, explain, audit] = [
       new TimeLine(this, this.#actions),
       new Landing(this),
       new Hosts(this),
       new Readiness(this),
       new Preview(this),
+      new Explain(this),
       new Audit(this),
     ];
-    this.#panels = [this.#onAir, timeLine, landing, hosts, readiness, preview, audit];
+    if (this.can("DELETE /v1/events/{id}"))
+      this.#delete = this.#button("Delete", () => this.#actions.delete(this.#shell));
+    this.#panels = [this.#onAir, timeLine, landing, hosts, readiness, preview, explain, audit];
     this.node.replaceChildren(
       h(
         "div",
@@ -146,6 +152,7 @@ export class EventPage {
         h("span", { class: "gap" }),
         this.can(REHEARSE) ? this.#button("Rehearse", () => rehearse(this, this.#shell)) : null,
         this.session.scope === "operator" ? this.#button("Shortcuts", () => this.#help(), "?") : null,
+        this.#delete,
       ),
       this.#onAir.node,
       timeLine.node,
@@ -153,7 +160,7 @@ export class EventPage {
         "div",
         { class: "columns" },
         h("div", { class: "column" }, landing.node, hosts.node),
-        h("div", { class: "column narrow" }, readiness.node, preview.node, audit.node),
+        h("div", { class: "column narrow" }, readiness.node, preview.node, explain.node, audit.node),
       ),
     );
   }
