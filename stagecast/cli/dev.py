@@ -213,7 +213,7 @@ class _Announcement:
         self._restarts = self.supervisor.restarts
         file = self._settings.data_dir / DEV_FILE
         new = file.with_suffix(".new")
-        new.write_text(json.dumps(self._said()) + "\n")
+        new.write_text(json.dumps({**self._said(), "maps": base_url(self._addresses.maps)}) + "\n")
         new.replace(file)
 
     def _said(self) -> dict[str, Any]:
@@ -224,7 +224,6 @@ class _Announcement:
             "http": base_url(self._addresses.http),
             "ws": self._addresses.ws_url,
             "admin": base_url(self._addresses.admin),
-            "maps": base_url(self._addresses.maps),
             "data": str(self._settings.data_dir.absolute()),
             "pids": {"supervisor": os.getpid(), **pids, "workers": workers},
         }
@@ -237,7 +236,7 @@ class _Announcement:
         stagecast, where = spelt(self._settings.data_dir)
         click.echo(f"""\
 Stagecast is up.
-  HTTP     {said["http"]}   (operator's key: {self._settings.data_dir / OPERATOR_KEY})
+  HTTP     {said["http"]}   (console: /console/, operator's key: {self._settings.data_dir / OPERATOR_KEY})
   devices  {said["ws"]}
   admin    {said["admin"]}
 Try, in another terminal:
