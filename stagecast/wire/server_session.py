@@ -142,6 +142,9 @@ class Phase(Enum):
     READY = "welcomed"
     ENDED = "closed, or about to be"
 
+    __hash__ = object.__hash__
+    """By identity: an enum's own is a call of Python for every message."""
+
 
 TRANSITIONS: Final[dict[tuple[Phase, type[DeviceFrame]], str]] = {
     (Phase.OPEN, Hello): "_hello",
@@ -219,6 +222,11 @@ class ServerSession:
         """Followed events: those whose head the device was given."""
         self.start = 0
         """Wall ms of the hello."""
+
+    @property
+    def number(self) -> int:
+        """Which of the node's sessions."""
+        return self._number
 
     @property
     def sid(self) -> str:
@@ -314,7 +322,7 @@ class ServerSession:
             return self._end(CloseCode.FORBIDDEN, "the token is another device's")
         self._take(claims, now, wall)
         self.app = sys.intern(frame.app)  # a few texts for all sessions
-        self._ends = now + self._rules.lifetime * (1 - self._rules.rng.uniform(0, LIFETIME_JITTER))
+        self._ends = now + self._rules.lifetime * (1 - self._rules.rng.random() * LIFETIME_JITTER)
         self.start = wall
         self.phase = Phase.GREETED
         return [*_GREETED, *(self._at_once(frame.at, now, wall) or self._follow(frame.at, now, wall))]

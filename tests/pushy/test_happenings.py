@@ -2,7 +2,7 @@
 
 from collections import deque
 
-from pushy.happenings import Happenings, standing
+from pushy.happenings import Happenings, Hello, standing
 from pushy.hub import Hub
 from pushy.link import Happening
 from stagecast.wire.frames import Ack, Position
@@ -14,13 +14,13 @@ MAP = "1764000000000-a"
 def test_a_device_is_told_of_in_order() -> None:
     """Hellos, acks, positions, closes, oldest first; others' are not in it."""
     kept = Happenings()
-    kept.session(1, "d1", "hello", "session 0a-1 at worker 0")
-    kept.session(2, "d2", "hello", "session 0a-2 at worker 0")
+    kept.began(1, "d1", Hello("0a", 26, 0, "tv"))
+    kept.began(2, "d2", Hello("0a", 2, 0, ""))
     kept.position(4, "d1", "census", [Position("final", 7, 3, MAP)])
     kept.position(3, "d1", "ack", Ack("final", 7, 3, "switched", 12))
     kept.session(5, "d1", "closed", "4002: slow")
     assert kept.of("d1") == [
-        Happening(1, "hello", "session 0a-1 at worker 0"),
+        Happening(1, "hello", "session 0a-1a at worker 0, app tv"),
         Happening(3, "ack", "final at gen 7 seq 3: switched 12 ms after it arrived"),
         Happening(4, "census", f"final at gen 7 seq 3, map {MAP}"),
         Happening(5, "closed", "4002: slow"),
@@ -36,7 +36,7 @@ def test_memory_is_bounded_and_acks_push_out_no_close() -> None:
         kept.position(n, "d1", "ack", Ack("final", 7, n + 1, "switched", 0))
     assert [one.what for one in kept.of("d1")] == ["closed", "ack", "ack"]
     for n in range(10):
-        kept.session(n, "d2", "hello", "")
+        kept.began(n, "d2", Hello("0a", n, 0, ""))
     assert [one.what for one in kept.of("d1")] == ["ack", "ack"]
 
 
