@@ -27,8 +27,9 @@ class Directory(Generic[T]):
 
     def add(self, session: T) -> None:
         for names, name in ((self._members, session.member), (self._devices, session.device)):
-            before = _several(names.get(name))
-            names[name] = (*before, session) if before else session
+            before = names.setdefault(name, session)
+            if before is not session:
+                names[name] = (*_several(before), session)
 
     def remove(self, session: T) -> None:
         for names, name in ((self._members, session.member), (self._devices, session.device)):

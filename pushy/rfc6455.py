@@ -80,6 +80,8 @@ Event = Message | Ping | Pong | Close | Violation
 def server_frame(payload: bytes, opcode: int = TEXT) -> bytes:
     """One whole unmasked frame with FIN set (RFC 6455 §5.1: a server must not mask; §5.2: the length in its shortest form)."""
     size = len(payload)
+    if opcode == TEXT and 126 <= size < 65536:  # nearly all there are
+        return b"\x81\x7e" + size.to_bytes(2, "big") + payload
     if size < 126:
         return bytes((0x80 | opcode, size)) + payload
     if size < 65536:

@@ -94,6 +94,8 @@ class Listening:
     ) -> None:
         self._streams = streams
         self._socket = listening
+        self._accept: Callable[[], tuple[int, Any]] = listening._accept  # type: ignore[attr-defined]
+        """What `accept` is made of, without its socket object: a third of the time."""
         self._protocol = protocol
         self._again: asyncio.TimerHandle | None = None
         self._watch()
@@ -101,7 +103,7 @@ class Listening:
     def ready(self, _events: int) -> None:
         for _ in range(ACCEPTED_AT_ONCE):
             try:
-                accepted, _ = self._socket.accept()
+                descriptor, _ = self._accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -110,8 +112,8 @@ class Listening:
                 self._streams.forget(self._socket.fileno())
                 self._again = self._streams.loop.call_later(ACCEPT_AGAIN, self._watch)
                 return
-            accepted.setblocking(False)
-            self._streams.add(accepted.detach(), self._protocol())
+            os.set_blocking(descriptor, False)
+            self._streams.add(descriptor, self._protocol())
 
     def close(self) -> None:
         if self._again is not None:
