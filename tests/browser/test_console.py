@@ -206,7 +206,7 @@ async def test_what_happened_to_a_device(chromium: Browser, stage: Running) -> N
         async def told() -> bool:
             await one.page.get_by_role("textbox", name="Device").fill("d-0")
             await one.page.get_by_role("button", name="Explain").click()
-            return await one.page.locator(".moments").get_by_text("hello", exact=True).count() == 1
+            return await one.page.locator(".moments").get_by_text("hello", exact=True).count() > 0
 
         await until(told, "the registry has it")
         await one.shows("of member m-0 at host", ".moments")
