@@ -2,6 +2,9 @@
  *
  *   devices HOST PORT CONNECTIONS WINDOW SOURCES HELLOS [SMALL]
  *
+ * A state that asks for acks is acknowledged by those whose hash is below its `p`, at once: harder on the server than spread over
+ * its `w`. The device of connection i is `device-I`.
+ *
  * HELLOS holds one hello per line (JSON); connection i sends line i. WINDOW handshakes are in flight at once. Connection i comes
  * from 127.0.1.(1 + i % SOURCES), so that no (source, destination) pair runs out of ports. The first SMALL connections have a
  * receive buffer of 8 KB.
@@ -139,6 +142,28 @@ static void report(long seq, int who) {
     fflush(stdout);
 }
 
+static uint32_t ack_hash(int i, long gen, long seq) { /* as stagecast/wire/sampling.py */
+    char text[96];
+    int size = snprintf(text, sizeof text, "device-%d|%ld|%ld", i, gen, seq);
+    uint32_t h = 0x811C9DC5;
+    for (int k = 0; k < size; k++) h = (h ^ (unsigned char)text[k]) * 0x01000193;
+    h = (h ^ h >> 16) * 0x85EBCA6B;
+    h = (h ^ h >> 13) * 0xC2B2AE35;
+    return h ^ h >> 16;
+}
+
+static void acknowledge(int i, const char *payload, size_t size, long seq) {
+    const char *policy = memmem(payload, size, "\"ack\":{\"p\":", 11), *found = memmem(payload, size, "\"gen\":", 6);
+    if (!policy || !found) return;
+    long gen = atol(found + 6);
+    if ((long long)ack_hash(i, gen, seq) >= atoll(policy + 11)) return;
+    char frame[132] = "\x81";
+    int length = snprintf(frame + 6, sizeof frame - 6,
+        "{\"t\":\"ack\",\"e\":\"bench\",\"gen\":%ld,\"seq\":%ld,\"r\":\"switched\",\"ms\":0}", gen, seq);
+    frame[1] = (char)(0x80 | length); /* mask 0 */
+    send(all[i].fd, frame, (size_t)length + 6, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 static void on_text(int i, const char *payload, size_t size, int64_t when) {
     struct connection *c = &all[i];
     if (c->state == GREETING) {
@@ -157,6 +182,7 @@ static void on_text(int i, const char *payload, size_t size, int64_t when) {
     long seq = atol(found + 6);
     if (seq <= c->seq) return;
     c->seq = seq;
+    acknowledge(i, payload, size, seq);
     if (seq > newest) newest = seq;
     if (i < stalled) return;
     if (seq > current) { current = seq; current_count = 0; }

@@ -61,6 +61,7 @@ class Server:
     """All its processes on the way of a broadcast."""
     publish: Callable[[int], Awaitable[None]]
     first_seq: int
+    gen: int = 0
     data: Path | None = None
     admin: str = ""
 
@@ -100,7 +101,7 @@ async def host(bench: Bench, *, workers: int = 1, fan_out: str = "auto", **setti
         try:
             port = int(ready["ws"].rsplit(":", 1)[1].removesuffix("/ws"))
             pids = [ready["pids"]["feed"], *ready["pids"]["workers"]]
-            yield Server(port, pids, publish, made["seq"] + 1, folder, ready["admin"])
+            yield Server(port, pids, publish, made["seq"] + 1, made["gen"], folder, ready["admin"])
         finally:
             await log.close()
 
