@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 SPEED ?=
 ONCE ?=
+JSON ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run tools test lint js bench load lock clean
+.PHONY: help run tools test lint js native bench bench-full load lock clean
 
 help:  ## list these words
-	@grep -E '^[a-z.]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(VENV)/.run: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Stagecast needs Python 3.11 or newer: make PYTHON=python3.12 $@"; exit 1; }
@@ -50,8 +51,14 @@ lint: $(VENV)/.dev  ## style, types, import contracts, compose file, docs
 js:  ## the browser SDK: types, build with its size, tests (needs Node 20)
 	@cd sdk/js && npm ci --silent --no-fund --no-audit && npm run --silent build && npm test --silent && npm run --silent test:dist
 
-bench: $(VENV)/.dev  ## one worker, 10,000 connections, beside a bare C send() loop
-	@$(BIN)/python -m tests.bench $(ARGS)
+native: $(VENV)/.run  ## compile the fan-out's C loop, which is optional (needs a C compiler)
+	@$(BIN)/python -m pushy.native
+
+bench: $(VENV)/.dev  ## one worker, 10,000 connections, beside a bare C send() loop; JSON=file keeps the figures
+	@$(BIN)/python -m tests.bench $(if $(JSON),--json $(JSON)) $(ARGS)
+
+bench-full: $(VENV)/.dev  ## all benchmarks with five rounds each: an hour
+	@$(BIN)/python -m tests.bench --full $(if $(JSON),--json $(JSON)) $(ARGS)
 
 load: $(VENV)/.dev  ## Locust against a running host: see docs/howto/operate.md
 	@$(BIN)/locust -f loadtest/locustfile.py --headless $(ARGS)
