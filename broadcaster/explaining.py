@@ -3,6 +3,8 @@
 The host is asked at its admin port with the service key; the caller's own key goes nowhere. Tokens are nowhere in it.
 """
 
+import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,6 +19,8 @@ from stagecast.event import Head
 from stagecast.records import Session, bucket_of, device_record, registry_record, stage_map_record
 from stagecast.wire.frames import StageMap
 
+HOSTS_ASKED = 64
+"""Beside the one that the registry names."""
 TIMEOUT = 2.0
 ANSWER_MAX = 1 << 20
 """Bytes of a host's answer."""
@@ -45,13 +49,22 @@ _timeline = msgspec.json.Decoder(Timeline)
 
 
 class Explaining:
-    """Puts time lines together. `key_file` holds the service key; None: hosts are not asked."""
+    """Puts time lines together. `key_file` holds the service key; None: hosts are not asked. `hosts`:
+    those that report now, by name → admin URL."""
 
-    def __init__(self, store: Store, heads: Heads, clock: Clock, key_file: Path | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        heads: Heads,
+        clock: Clock,
+        key_file: Path | None,
+        hosts: Callable[[], dict[str, str]] = dict,
+    ) -> None:
         self._store = store
         self._heads = heads
         self._clock = clock
         self._key_file = key_file
+        self._hosts = hosts
 
     async def explain(self, device: str, event: str | None) -> Timeline:
         """What is known of the device, and of `event` as it concerns it. What can't be asked is a line that says so. Raises
@@ -70,10 +83,13 @@ class Explaining:
             return [Moment(now, "registry", "no host has had this device within a connection's lifetime")]
         kept = await self._store.get(registry_record(member), device)
         if kept is None:
-            return [Moment(now, "registry", f"known as a device of member {member}; not connected to any host")]
+            gone = Moment(now, "registry", f"known as a device of member {member}; not connected to any host")
+            return [gone, *await self._ask_others(device, "")]
         session = _session.decode(kept)
         where = f"session {session.sid} of member {member} at host {session.host}, worker {session.worker}"
-        return [Moment(session.start, "registry", where), *await self._ask(session, device)]
+        asked = self._ask(session.host, session.admin, device)
+        told = await asyncio.gather(asked, self._ask_others(device, session.host))
+        return [Moment(session.start, "registry", where), *told[0], *told[1]]
 
     async def _member(self, device: str) -> str | None:
         owner = await self._store.get(device_record(device), "member")
@@ -91,19 +107,31 @@ class Explaining:
         cohort = ", a cohort's" if found.cohort else ""
         return Moment(self._clock.now() if made is None else made, "stage map", what + cohort)
 
-    async def _ask(self, session: Session, device: str) -> list[Moment]:
+    async def _ask_others(self, device: str, but: str) -> list[Moment]:
+        """What hosts remember that it left, or that it came from: HOSTS_ASKED at most."""
+        others = [(name, admin) for name, admin in sorted(self._hosts().items()) if admin and name != but]
+        if self._key() is None:
+            return []
+        told = await asyncio.gather(*(self._ask(name, admin, device) for name, admin in others[:HOSTS_ASKED]))
+        moments = [moment for one in told for moment in one]
+        if len(others) > HOSTS_ASKED:
+            left = f"{len(others) - HOSTS_ASKED} more hosts were not asked"
+            moments.append(Moment(self._clock.now(), "host", left))
+        return moments
+
+    async def _ask(self, host: str, admin: str, device: str) -> list[Moment]:
         now, key = self._clock.now(), self._key()
         if key is None:
-            return [Moment(now, "host", f"{session.host} not asked: no service key here (setting service_key_file)")]
-        url = f"{session.admin}/explain/{quote(device, safe='')}"
+            return [Moment(now, "host", f"{host} not asked: no service key here (setting service_key_file)")]
+        url = f"{admin}/explain/{quote(device, safe='')}"
         try:
             async with httpx.AsyncClient(timeout=TIMEOUT, trust_env=False) as http:
                 got = await http.get(url, headers={"Authorization": f"Bearer {key}"})
             if got.status_code != 200 or len(got.content) > ANSWER_MAX:
-                return [Moment(now, "host", f"{session.host} answered {got.status_code}")]
+                return [Moment(now, "host", f"{host} answered {got.status_code}")]
             return _timeline.decode(got.content).timeline
         except (httpx.HTTPError, httpx.InvalidURL, msgspec.DecodeError) as error:
-            return [Moment(now, "host", f"{session.host} did not answer: {type(error).__name__}")]
+            return [Moment(now, "host", f"{host} did not answer: {type(error).__name__}")]
 
     def _key(self) -> str | None:
         if self._key_file is None:

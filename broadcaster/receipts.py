@@ -104,6 +104,10 @@ class Ledger:
         else:
             self.refused += 1
 
+    def admins(self) -> dict[str, str]:
+        """Host → its admin URL, of those that have said it."""
+        return {name: life.beat.admin for name, life in self.hosts.items() if life.beat.admin}
+
     def count(self, event: str) -> int:
         """Workers with receipts of this event: what a sum over them costs."""
         return len(self._events.get(event, {}))

@@ -210,7 +210,7 @@ def compose(
     parts = Parts(
         store, heads, roster, producer, Planning(producer, heads, clock), publisher, ledger, recorder,
         curves, watching, Rehearsals(producer, store, settings, clock, random.Random()),
-        Explaining(store, heads, clock, settings.service_key if settings else None), metrics, clock, ready,
+        Explaining(store, heads, clock, settings.service_key if settings else None, ledger.admins), metrics, clock, ready,
     )  # fmt: skip
     return parts, cadence, firing
 

@@ -116,6 +116,7 @@ class Feed:
         self.outbox = Outbox()
         self.registry = Registry(settings.lifetime + GRACE)
         self._host = settings.host or socket.gethostname()
+        self._admin_url = admin_url
         self._drains = Drains(drain_file, self._host)
         self._sessions = Whereabouts(self._host, admin_url, self.registry, self._told_all, self._replace)
         self.deliveries = Deliveries()
@@ -190,6 +191,7 @@ class Feed:
         return HostBeat(
             self._host, self._clock.now(), self.connections(), self._settings.connections * self._workers,
             round(self.roads.silence.log_age(self._clock.monotonic()), 1), self.standing().ready,
+            self._admin_url,
         )  # fmt: skip
 
     def connections(self) -> int:

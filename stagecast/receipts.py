@@ -100,6 +100,8 @@ class HostBeat(Struct, frozen=True, tag_field="t", tag="host"):
     """Seconds since its feed read the last record of the log: beats come every 5 s, so a healthy one is below 10."""
     accepting: bool
     """Whether devices may come: false while it drains, or both its roads are silent."""
+    admin: str = ""
+    """Base URL of its admin port, as other services reach it."""
 
 
 Counted = Receipt | HostBeat

@@ -88,6 +88,17 @@ async def test_what_cannot_be_asked_says_so(world: World, one: Broadcaster, host
     assert (await lines(nobody, "tv-8", "nix"))[1] == ("event", "no event 'nix'")
 
 
+async def test_hosts_that_it_has_left(world: World, one: Broadcaster, host: Host, tmp_path: Path) -> None:
+    """Nobody has it now: all that report are asked what they remember; the one that the registry names is asked once."""
+    (tmp_path / SERVICE_KEY).write_text("sc_service_x")
+    asking = Explaining(world.store, one.parts.heads, world.clock, tmp_path / SERVICE_KEY, lambda: {"h1": host.url})
+    assert [what for what, _ in await lines(asking)] == ["registry", "ack"]
+    assert len(host.asked) == 1
+    await world.store.delete(registry_record("ann"), ["tv-9"])
+    assert [what for what, _ in await lines(asking)] == ["ack", "registry"]
+    assert len(host.asked) == 2
+
+
 async def test_the_stage_map_in_the_store(world: World, one: Broadcaster, host: Host, tmp_path: Path) -> None:
     """Its version, and when it was made; a member without one gets a cohort's."""
     head = await one.create()

@@ -188,3 +188,23 @@ async def test_ctrl_c_is_as_sigterm(stage: Running, tmp_path: Path) -> None:
     for pid in [pids["feed"], *pids["workers"]]:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+async def test_what_happened_to_a_device(stage: Running, event: str) -> None:
+    """Its time line tells how it came and, once it has gone, that it left: hosts are asked though the registry knows none."""
+    await stage.create(event, "upcoming")
+
+    async def told() -> list[str]:
+        got = await stage.call("GET", f"/v1/devices/d-0/explain?event={event}")
+        return [line["what"] for line in got["timeline"]]
+
+    async def came() -> bool:
+        return {"registry", "hello", "connected", "head"} <= set(await told())
+
+    async def left() -> bool:
+        line = await told()
+        return "closed by the device" in line and "connected" not in line
+
+    async with stage.devices(1, event):
+        await until(came, "it is there")
+    await until(left, "it is known that it left")
