@@ -83,7 +83,10 @@ def key() -> None:
 
 @key.command("create")
 @click.option(
-    "--scope", type=click.Choice(SCOPES), required=True, help="operator: all; viewer: reads; service: trigger, push, drain"
+    "--scope",
+    type=click.Choice(SCOPES),
+    required=True,
+    help="operator: all; viewer: reads; service: trigger, push, drain",
 )
 @settings_options(*(name for name in LOCAL if name != "keys"))
 def key_create(settings: Settings, scope: Any) -> None:
