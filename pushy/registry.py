@@ -120,10 +120,10 @@ class Registry:
             await self._news.wait()
             self._news.clear()
             while self._pending:
-                paced = BATCH <= len(self._pending) < self._pending_max / 2
+                full = len(self._pending) >= BATCH
                 if await self.flush(store):
                     pause = PAUSE_FIRST
-                    if paced:
+                    if full:
                         await asyncio.sleep(PACE)
                 else:
                     await asyncio.sleep(pause)
