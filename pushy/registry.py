@@ -22,8 +22,6 @@ DELETES = 32
 """Entries deleted at once: each is two reads and two deletes."""
 GRACE = 120.0
 """Seconds that an entry outlives the longest connection."""
-PACE = 0.2
-"""Seconds between two full batches: in a storm the CPU is the devices', and 2,500 entries a second are soon enough."""
 PAUSE_FIRST, PAUSE_MAX = 0.5, 10.0
 """Seconds after a failed write, doubling."""
 DEVICE_KEY = "member"
@@ -120,11 +118,8 @@ class Registry:
             await self._news.wait()
             self._news.clear()
             while self._pending:
-                full = len(self._pending) >= BATCH
                 if await self.flush(store):
                     pause = PAUSE_FIRST
-                    if full:
-                        await asyncio.sleep(PACE)
                 else:
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, PAUSE_MAX)
