@@ -80,7 +80,9 @@ async def test_keys_and_scopes(admin: Admin) -> None:
     operator, viewer = await admin.key("operator"), await admin.key("viewer")
     assert (await admin.http.post("/push", json=[])).status_code == 401
     assert (await admin.http.post("/drain", headers={"Authorization": "Bearer nothing"})).status_code == 401
-    assert (await admin.http.post("/push", json=[], headers=operator)).status_code == 422  # let in, and told what is wrong
+    assert (
+        await admin.http.post("/push", json=[], headers=operator)
+    ).status_code == 422  # let in, and told what is wrong
     for path in ("/push", "/drain"):
         assert (await admin.http.post(path, json=[], headers=viewer)).status_code == 403
     admin.store.down = True
