@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Annotated, NamedTuple
 
 import msgspec
+from ddsketch.mapping import LogarithmicMapping
 from msgspec import Meta, Struct
 
 from stagecast.names import WIRE_INT_MAX, Count, EventId, MapVersion
@@ -19,9 +20,10 @@ SILENT_AFTER = 15.0
 LEFT_AFTER = 120.0
 """Seconds without a receipt after which a host leaves the sums."""
 CONVERGED = 0.999
-LATENCY_GROWTH = 1.1
-"""Bucket i of a latency sketch holds (1.1^(i-1), 1.1^i] ms: ± 5 %, the mapping of DDSketch (Masson et al., VLDB 2019)."""
-BUCKET_MAX = math.ceil(math.log(WIRE_INT_MAX, LATENCY_GROWTH))
+LATENCY = LogarithmicMapping(relative_accuracy=1 / 21)
+"""The sketch of latencies: bucket i holds (1.1^(i-1), 1.1^i] ms, ± 5 % (DDSketch; Masson et al., VLDB 2019). Sketches merge by
+adding their buckets."""
+BUCKET_MAX: int = LATENCY.key(WIRE_INT_MAX)
 """Of the longest time the wire can say."""
 APPS_MAX = 16
 """Distinct `app` labels that one worker counts by; the others are OTHER_APP together."""
@@ -127,7 +129,8 @@ def decode_receipt(data: bytes) -> Receipt:
 
 
 def latency_bucket(ms: float) -> int:
-    return 0 if ms <= 1 else math.ceil(math.log(ms, LATENCY_GROWTH))
+    """Bucket 0 is for all up to 1 ms: the mapping has none for 0."""
+    return LATENCY.key(ms) if ms > 1 else 0
 
 
 def latency_quantile(buckets: dict[int, int], q: float) -> float | None:
@@ -138,7 +141,7 @@ def latency_quantile(buckets: dict[int, int], q: float) -> float | None:
     for bucket in sorted(buckets):
         rank -= buckets[bucket]
         if rank < 0:
-            return float(LATENCY_GROWTH**bucket * 2 / (1 + LATENCY_GROWTH))
+            return float(LATENCY.value(bucket))
     return None
 
 

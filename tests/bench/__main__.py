@@ -1,6 +1,7 @@
 """`python -m tests.bench [NAME …]`: what a host costs, beside a bare C send() loop in the same run.
 
-NAMEs: fanout, connect, workers, growth, slow, storm, idle, latency, receipts; without one: those of `make bench`, some 3 minutes.
+NAMEs: fanout, connect, workers, growth, slow, storm, idle, latency, receipts, explain; without one: those of `make bench`,
+some 3 minutes.
 Servers are real processes on the embedded log and store, fresh for each round; devices are C programs. Ratios are taken within
 a round, since machines are noisy: read those, not the figures. CPU is that of all the server's processes; on loopback send()
 pays the receiver's TCP work too, for the floor as well.
@@ -19,8 +20,8 @@ from tests.bench.table import Figure, show, write
 from tests.bench.world import prepare
 
 ROUNDS, ROUNDS_FULL = {"fanout": 3}, 5
-NAMES = ("fanout", "connect", "workers", "growth", "slow", "storm", "idle", "latency", "receipts")
-QUICK = ("fanout", "connect", "storm", "slow", "latency")
+NAMES = ("fanout", "connect", "workers", "growth", "slow", "storm", "idle", "latency", "receipts", "explain")
+QUICK = ("fanout", "connect", "storm", "slow", "latency", "explain")
 
 
 async def run(options: argparse.Namespace) -> list[Figure]:
