@@ -98,16 +98,10 @@ def ready(api: Api, id: str) -> None:
 @api_options
 def audit(api: Api, id: str) -> None:
     """Everything done to event ID, oldest first: who, when, why."""
-    after: str | None = None
-    while True:
-        page = api.call("GET", f"/v1/events/{id}/audit", after=after)
-        for line in page["audit"]:
-            at = datetime.fromtimestamp(line["ts"] / 1000).astimezone().isoformat(" ", "milliseconds")
-            what = line["stage"] if line["what"] == "transition" else line["what"]
-            click.echo(f"{line['seq']:>5}  {at}  {what:<20} {line['who']:<16} {_reasons(line)}")
-        after = page.get("after")
-        if after is None:
-            return
+    for line in api.pages(f"/v1/events/{id}/audit", "audit"):
+        at = datetime.fromtimestamp(line["ts"] / 1000).astimezone().isoformat(" ", "milliseconds")
+        what = line["stage"] if line["what"] == "transition" else line["what"]
+        click.echo(f"{line['seq']:>5}  {at}  {what:<20} {line['who']:<16} {_reasons(line)}")
 
 
 @click.command()

@@ -274,15 +274,9 @@ def regen(api: Api, id: str, yes: bool) -> None:
 @api_options
 def history(api: Api, id: str) -> None:
     """Every accepted transition of event ID, oldest first."""
-    after: int | None = None
-    while True:
-        page = api.call("GET", f"/v1/events/{id}/history", after=after)
-        for entry in page["history"]:
-            at = datetime.fromtimestamp(entry["ts"] / 1000).astimezone().isoformat(" ", "milliseconds")
-            click.echo(f"{entry['seq']:>5}  {at}  {entry['stage']:<20} {entry['who']:<16} {entry['reason']}")
-        after = page.get("after")
-        if after is None:
-            return
+    for entry in api.pages(f"/v1/events/{id}/history", "history"):
+        at = datetime.fromtimestamp(entry["ts"] / 1000).astimezone().isoformat(" ", "milliseconds")
+        click.echo(f"{entry['seq']:>5}  {at}  {entry['stage']:<20} {entry['who']:<16} {entry['reason']}")
 
 
 @event.command()
