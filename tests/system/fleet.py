@@ -103,9 +103,12 @@ class Fleet:
 
     async def ready(self, host: Host) -> bool:
         assert host.process.returncode is None, self.log.read_text()
+        return await self.answers(host.admin)
+
+    async def answers(self, base: str) -> bool:
+        """Whether the service at this URL is ready."""
         with contextlib.suppress(httpx.TransportError):
-            answer = await self.api.get(f"{host.admin}/readyz")
-            return answer.is_success
+            return (await self.api.get(f"{base}/readyz")).is_success
         return False
 
     def device(self, name: str, *events: str) -> Device:
@@ -169,7 +172,7 @@ class Fleet:
 
 @contextlib.asynccontextmanager
 async def fleet(data: Path, hosts: int, *flags: str) -> AsyncIterator[Fleet]:
-    """Running, and all hosts ready. `flags` are the hosts'."""
+    """Running, the broadcaster and all hosts ready. `flags` are the hosts'."""
     data.mkdir()  # noqa: ASYNC240 - a test's own folder
     create_keys(data / "keys.json")
     key = await create_api_key(Settings(data=str(data)), "operator")
@@ -184,6 +187,7 @@ async def fleet(data: Path, hosts: int, *flags: str) -> AsyncIterator[Fleet]:
             await host.start(made.log)
         for host in made.hosts:
             await until(lambda host=host: made.ready(host), f"{host.name} is ready")  # type: ignore[misc]
+        await until(lambda: made.answers(made.http), "the broadcaster is ready")
         yield made
     finally:
         looking.cancel()
