@@ -1,93 +1,131 @@
-"""Connecting: the first time, and again with a token whose check is remembered; what the check alone costs, by algorithm."""
+"""Connecting: with a token verified the first time, again with a remembered check, and without a check, beside the floor's.
+
+Blocks of 2,000 devices in turns, until each contender has 10,000: then all leave and come again. What the registry writes after
+the last welcome is counted apart.
+"""
 
 import asyncio
-import base64
-import json
 import time
 from argparse import Namespace
-from pathlib import Path
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 
-import jwt
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
-
-from stagecast.tokens import Keys, load_keys
+from stagecast.tokens import load_keys
+from tests.bench.audience import Audience
+from tests.bench.hellos import Issuer, spoiled
 from tests.bench.measured import cpu_ns
-from tests.bench.rounds import settled
+from tests.bench.paired import ratios, rotated, settled
 from tests.bench.table import Figure
-from tests.bench.world import Bench, Server, devices, host, write_hellos
+from tests.bench.world import EVENT, Bench, Server, devices, floor, host
 
+BLOCKS = 5
+ROUNDS, ROUNDS_FULL = 1, 4
+KINDS = ("floor", "HS256", "ES256", "unchecked")
 TOKENS = 1000
-SETTLE = 3.0
+SETTLE = 2.0
 """Seconds in which the ends of the connections before are worked off."""
 
 
+@dataclass
+class Connecting:
+    """One contender; µs of server CPU per connection, by block."""
+
+    name: str
+    server: Server
+    devices: Audience
+    first: list[float] = field(default_factory=list)
+    again: list[float] = field(default_factory=list)
+    behind: list[float] = field(default_factory=list)
+    """After the last welcome, until the server rests."""
+    client: list[float] = field(default_factory=list)
+
+    async def block(self, count: int, into: list[float]) -> None:
+        before, client = cpu_ns(self.server.pids), cpu_ns(self.devices.pids)
+        await self.devices.go(count)
+        ready = cpu_ns(self.server.pids)
+        into.append((ready - before) / count / 1000)
+        self.client.append((cpu_ns(self.devices.pids) - client) / count / 1000)
+        await settled(self.server)
+        if into is self.first:
+            self.behind.append((cpu_ns(self.server.pids) - ready) / count / 1000)
+
+
 async def run(bench: Bench, options: Namespace) -> list[Figure]:
-    first: list[float] = []
-    again: list[float] = []
-    behind: list[float] = []
-    for _ in range(options.rounds):
-        async with host(bench) as server:
-            hellos = write_hellos(bench, server, options.connections)
-            await asyncio.sleep(0.5)
-            for found in (first, again):
-                cost, later = await _connect(bench, server, hellos, options.connections)
-                found.append(cost)
-                behind.append(later)
-                await asyncio.sleep(SETTLE)
-                await settled(server)
-    checks = {algorithm: _check(bench, algorithm) for algorithm in ("HS256", "ES256", "EdDSA", "RS256")}
-    without = [cost - checks["HS256"] for cost in first]
+    found: dict[str, list[Connecting]] = {kind: [] for kind in KINDS}
+    for _ in range(options.rounds or (ROUNDS_FULL if options.full else ROUNDS)):
+        async with AsyncExitStack() as stack:
+            contenders = [await stack.enter_async_context(_staged(bench, kind, options.connections)) for kind in KINDS]
+            await _round(contenders, options.connections // BLOCKS)
+            for one in contenders:
+                found[one.name].append(one)
+    return _figures(found) + _alone(bench)
+
+
+@asynccontextmanager
+async def _staged(bench: Bench, kind: str, count: int) -> AsyncIterator[Connecting]:
+    if kind == "unchecked":
+        hellos = spoiled(bench.issuer().hellos(EVENT, count))
+        async with (
+            host(bench, program=("tests.bench.unchecked", str(hellos))) as server,
+            Audience(
+                bench.devices, server.port, [hellos], [count], cores=bench.client_cores, number=bench.source()
+            ) as there,
+        ):
+            yield Connecting(kind, server, there)
+        return
+    started = floor(bench) if kind == "floor" else host(bench, algorithm=kind)
+    async with started as server, devices(bench, server, count) as there:
+        yield Connecting(kind, server, there)
+
+
+async def _round(contenders: list[Connecting], block: int) -> None:
+    for number in range(BLOCKS):
+        for one in rotated(contenders, number):
+            await one.block(block, one.first)
+    for one in contenders:
+        await one.devices.close()
+    await asyncio.sleep(SETTLE)
+    for one in contenders:
+        await settled(one.server)
+    for number in range(BLOCKS):
+        for one in rotated(contenders, number):
+            await one.block(block, one.again)
+
+
+def _figures(found: dict[str, list[Connecting]]) -> list[Figure]:
+    def blocks(kind: str, which: str = "first") -> list[float]:
+        return [cost for one in found[kind] for cost in getattr(one, which)]
+
+    def beside(name: str, kind: str, which: str, goal: str, key: str) -> Figure:
+        costs = blocks(kind, which)
+        return Figure(name, costs, "µs", goal, ratios(costs, blocks("floor", which), float), key)
+
+    check = [a - b for a, b in zip(blocks("HS256"), blocks("unchecked"), strict=True)]
     return [
-        Figure("connect, HS256 verified: server CPU", first, "µs", "≤ 120", key="connect_cpu_jwt"),
-        Figure("connect again, the check remembered: server CPU", again, "µs", "≤ 75"),
-        Figure("connect, less the check: server CPU", without, "µs", "≤ 60", key="connect_cpu"),
-        Figure("written behind afterwards, each time: server CPU", behind, "µs"),
-        *(Figure(f"the check alone, {algorithm}", [cost], "µs") for algorithm, cost in checks.items()),
+        beside("connect, HS256 verified: server CPU", "HS256", "first", "≤ 120", "connect_cpu_jwt"),
+        beside("connect, ES256 verified: server CPU", "ES256", "first", "", "connect_cpu_es256"),
+        beside("connect again, the check remembered: server CPU", "HS256", "again", "≤ 75", "connect_cpu_again"),
+        beside("connect, the check a look-up: server CPU", "unchecked", "first", "≤ 60", "connect_cpu"),
+        Figure("so the check of HS256 costs there", check, "µs"),
+        Figure("written behind after the last welcome: server CPU", blocks("HS256", "behind"), "µs"),
+        Figure("floor: connect, server CPU", blocks("floor"), "µs"),
+        Figure("devices: CPU per connect", blocks("HS256", "client"), "µs", "below the server's"),
     ]
 
 
-async def _connect(bench: Bench, server: Server, hellos: Path, count: int) -> tuple[float, float]:
-    """µs of server CPU for a connection until all have their welcome, and after that until the registry is written."""
-    before = cpu_ns(server.pids)
-    async with devices(bench, server, hellos, count) as lines:
-        await lines.hear("ready", 120)
-        ready = cpu_ns(server.pids)
-        await settled(server)
-        return (ready - before) / count / 1000, (cpu_ns(server.pids) - ready) / count / 1000
+def _alone(bench: Bench) -> list[Figure]:
+    return [
+        Figure(f"the check alone in a loop, {algorithm}", [_check(bench.issuer(algorithm))], "µs")
+        for algorithm in ("HS256", "ES256", "EdDSA", "RS256")
+    ]
 
 
-def _check(bench: Bench, algorithm: str) -> float:
+def _check(issuer: Issuer) -> float:
     """µs of CPU for one token, of many different ones."""
-    keys, private = _keys(bench, algorithm)
-    now = time.time()
-    claims = {"evt": ["bench"], "iat": int(now), "exp": int(now) + 3600}
-    tokens = [
-        jwt.encode({"sub": f"m-{i}", "dev": f"d-{i}", **claims}, private, algorithm, {"kid": "k"})
-        for i in range(TOKENS)
-    ]
+    keys, now = load_keys(issuer.keys), time.time()
+    tokens = [issuer.token(number, [EVENT], now) for number in range(TOKENS)]
     began = time.process_time_ns()
     for token in tokens:
         keys.verify(token, now)
     return (time.process_time_ns() - began) / TOKENS / 1000
-
-
-def _keys(bench: Bench, algorithm: str) -> tuple[Keys, Any]:
-    secret = bytes(range(32))
-    key: Any
-    match algorithm:
-        case "HS256":
-            key, jwk = secret, {"kty": "oct", "k": base64.urlsafe_b64encode(secret).rstrip(b"=").decode()}
-        case "ES256":
-            key = ec.generate_private_key(ec.SECP256R1())
-            jwk = json.loads(ECAlgorithm.to_jwk(key))
-        case "EdDSA":
-            key = ed25519.Ed25519PrivateKey.generate()
-            jwk = json.loads(OKPAlgorithm.to_jwk(key))
-        case _:
-            key = rsa.generate_private_key(65537, 2048)
-            jwk = json.loads(RSAAlgorithm.to_jwk(key))
-    file = bench.fresh("keys")
-    file.write_text(json.dumps({"keys": [{**jwk, "kid": "k", "alg": algorithm}]}))
-    return load_keys(file), key

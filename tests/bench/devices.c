@@ -1,26 +1,30 @@
 /* Devices for the benchmark: one process, epoll, N WebSocket connections that say hello and count states.
  *
- *   devices HOST PORT CONNECTIONS WINDOW SOURCES HELLOS [SMALL]
+ *   devices HOST PORT MOST WINDOW SOURCE SOURCES HELLOS [SMALL]
  *
- * A state that asks for acks is acknowledged by those whose hash is below its `p`, at once: harder on the server than spread over
- * its `w`. The device of connection i is `device-I`.
+ * HELLOS holds one hello per line (JSON); connection i sends line i. `-`: no hello, the upgrade is the welcome. WINDOW handshakes
+ * are in flight at once. Connection i comes from the address SOURCE + i % SOURCES, so that no (source, destination) pair runs out
+ * of ports. The first SMALL connections have a receive buffer of 8 KB. A state that asks for acks is acknowledged by those whose
+ * hash is below its `p`, at once: harder on the server than spread over its `w`. The device of connection i is `device-I`.
  *
- * HELLOS holds one hello per line (JSON); connection i sends line i. WINDOW handshakes are in flight at once. Connection i comes
- * from 127.0.1.(1 + i % SOURCES), so that no (source, destination) pair runs out of ports. The first SMALL connections have a
- * receive buffer of 8 KB.
+ * stdin:  go N         N connections more, at most MOST in all
+ *         close        all of them end
+ *         stall N      the first N read nothing from now on
+ *         resume       and read again
+ *         ping MS      every connection sends a ping each MS, all of them spread evenly
+ *         again PORT   from now on what is lost connects again, to PORT, at once; after 20 ms where it was refused
+ *         paced PORT   as `again`, but at U(0, hi) of the `back` in its welcome, as a device does
+ *         quit         or the end of file ends it
  *
- * stdout, one line each:   ready SECONDS REFUSED OVERFLOWN       when every connection has its welcome
- *                          seq N COUNT FIRST P50 P99 LAST WHO    when every connection that reads has a state of seq N or newer:
- *                                                                CLOCK_MONOTONIC ns of the reads, and the connection that read last
- *                          lost N                                a connection was closed
- *                          back LAST REFUSED OVERFLOWN SEQ       after `again`: every connection has its welcome once more; ns of
- *                                                                the last one, and the least seq that a welcome brought
- *                          live N CLOSED BROKEN                  after `resume`: N stalled ones have the newest state, CLOSED were
- *                                                                closed with a code, BROKEN had something else than frames
- * stdin: "stall N"    the first N connections read nothing from now on; "resume" ends that
- *        "ping MS"    every connection sends a ping each MS, all of them spread evenly
- *        "again PORT" from now on what is lost connects again, to PORT, WINDOW or not; where nobody listens, after 20 ms
- *        "quit" or the end of file ends it. */
+ * stdout: loaded                        it waits for `go`
+ *         ready BEGAN LAST REFUSED DROPPED   all have their welcome; CLOCK_MONOTONIC ns of `go` and of the last welcome, attempts
+ *                                       that were refused, and what the kernel dropped at listening sockets since `go`
+ *         closed                        after `close`
+ *         seq N COUNT FIRST P50 P99 LAST WHO   all that read have a state of seq N or newer: ns of the reads, and who read last
+ *         lost N                        a connection was closed
+ *         back LAST REFUSED DROPPED SEQ after `again`: all have their welcome once more; the least seq that a welcome brought
+ *         live N CLOSED BROKEN          after `resume`: N stalled ones have the newest state, CLOSED were closed with a code, BROKEN
+ *                                       had something else than frames */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -37,19 +41,23 @@
 #include <unistd.h>
 
 enum { IDLE, CONNECTING, UPGRADING, GREETING, READY, GONE };
-#define BUFFER 4096
-struct connection { int fd, state; uint32_t have; long seq; char *buffer; int64_t at; };
+#define BUFFER 16384
+struct connection { int fd, state, back; uint32_t have; long seq; char *buffer; int64_t at; };
 
 static struct connection *all;
 static int64_t *times;
 static char **hellos;
-static int count, window, sources, small, epoll, ready, started, flying, refused, stalled, waiting, insist, resuming, live, closed, broken;
+static int most, wanted, window, sources, small, epoll, ready, started, flying, refused, stalled, waiting, insist, resuming, live, closed, broken;
 static int64_t ping_every, pinged_at, last_welcome;
 static long least, newest;
 static double pings_due;
+static uint32_t source;
+static int paced;
 static int ping_next;
 static long current = -1;
-static int current_count, lost;
+static int current_count, lost, announced = 1;
+static int64_t begun;
+static long drops;
 static struct sockaddr_in server;
 
 static int64_t now_ns(void) {
@@ -69,8 +77,8 @@ static void start_one(int i) {
     setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
     int room = 4096;
     if (i < small) setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof room);
-    struct sockaddr_in source = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(0x7f000101 + i % sources)};
-    if (bind(c->fd, (struct sockaddr *)&source, sizeof source)) die("bind");
+    struct sockaddr_in from = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(source + (uint32_t)(i % sources))};
+    if (bind(c->fd, (struct sockaddr *)&from, sizeof from)) die("bind");
     if (connect(c->fd, (struct sockaddr *)&server, sizeof server) && errno != EINPROGRESS) die("connect");
     c->state = CONNECTING;
     struct epoll_event event = {.events = EPOLLIN | EPOLLOUT, .data.u32 = (uint32_t)i};
@@ -78,23 +86,28 @@ static void start_one(int i) {
     flying++;
 }
 
-static void again(int i) { /* refused or broken before its welcome: once more */
+static void forget(int i) {
     struct connection *c = &all[i];
     close(c->fd);
     free(c->buffer);
     c->buffer = NULL;
     c->have = 0;
     c->state = IDLE;
+}
+
+static void again(int i) { /* refused or broken before its welcome, or lost: once more */
+    struct connection *c = &all[i];
+    forget(i);
     flying--;
     refused++;
     if (!insist) { start_one(i); return; }
-    c->at = now_ns() + 20000000;
+    c->at = now_ns() + (paced ? (int64_t)(drand48() * c->back * 1e6) : 20000000);
     waiting++;
 }
 
 static void retry(void) {
     int64_t now = now_ns();
-    for (int i = 0; i < count && waiting; i++)
+    for (int i = 0; i < wanted && waiting; i++)
         if (all[i].state == IDLE && all[i].at && all[i].at <= now) { all[i].at = 0; waiting--; start_one(i); }
 }
 
@@ -115,10 +128,10 @@ static void upgrade(int i) {
 }
 
 static void greet(int i) {
-    char frame[BUFFER];
+    char frame[4096];
     size_t size = strlen(hellos[i]), at = 4;
     all[i].seq = 0;
-    if (size > BUFFER - 8 || size < 126) { fprintf(stderr, "a hello of %zu bytes\n", size); exit(1); }
+    if (size > 4000 || size < 126) { fprintf(stderr, "a hello of %zu bytes\n", size); exit(1); }
     frame[0] = (char)0x81;
     frame[1] = (char)(0x80 | 126);
     frame[2] = (char)(size >> 8);
@@ -135,7 +148,7 @@ static int by_time(const void *a, const void *b) {
 }
 
 static void report(long seq, int who) {
-    int reading = count - stalled;
+    int reading = wanted - stalled;
     qsort(times, (size_t)reading, sizeof *times, by_time);
     printf("seq %ld %d %lld %lld %lld %lld %d\n", seq, reading, (long long)times[0], (long long)times[reading / 2],
            (long long)times[(size_t)reading * 99 / 100], (long long)times[reading - 1], who);
@@ -164,17 +177,23 @@ static void acknowledge(int i, const char *payload, size_t size, long seq) {
     send(all[i].fd, frame, (size_t)length + 6, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
+static void welcomed(int i, long seq, int64_t when) {
+    struct connection *c = &all[i];
+    c->seq = seq;
+    if (seq < least) least = seq;
+    c->state = READY;
+    flying--;
+    ready++;
+    last_welcome = when;
+}
+
 static void on_text(int i, const char *payload, size_t size, int64_t when) {
     struct connection *c = &all[i];
     if (c->state == GREETING) {
         if (!memmem(payload, size, "\"welcome\"", 9)) { fprintf(stderr, "no welcome: %.*s\n", (int)size, payload); exit(1); }
-        char *head = memmem(payload, size, "\"seq\":", 6);
-        c->seq = head ? atol(head + 6) : 0;
-        if (c->seq < least) least = c->seq;
-        c->state = READY;
-        flying--;
-        ready++;
-        last_welcome = when;
+        char *head = memmem(payload, size, "\"seq\":", 6), *back = memmem(payload, size, "\"back\":[", 8);
+        if (back && (back = memchr(back, ',', (size_t)(payload + size - back)))) c->back = atoi(back + 1);
+        welcomed(i, head ? atol(head + 6) : 0, when);
         return;
     }
     const char *found = memmem(payload, size, "\"seq\":", 6);
@@ -188,7 +207,7 @@ static void on_text(int i, const char *payload, size_t size, int64_t when) {
     if (seq > current) { current = seq; current_count = 0; }
     if (seq == current) {
         times[current_count++] = when;
-        if (current_count == count - stalled) report(seq, i);
+        if (current_count == wanted - stalled) report(seq, i);
     }
 }
 
@@ -200,7 +219,8 @@ static void parse(int i, int64_t when) {
         if (!end) return;
         if (memcmp(c->buffer, "HTTP/1.1 101", 12)) { again(i); return; }
         at = (uint32_t)(end + 4 - c->buffer);
-        greet(i);
+        if (hellos) greet(i);
+        else welcomed(i, 0, when);
     }
     for (;;) {
         unsigned char *p = (unsigned char *)c->buffer + at;
@@ -249,14 +269,14 @@ static void on_event(struct epoll_event *event) {
     if (event->events & (EPOLLIN | EPOLLHUP | EPOLLERR)) on_readable(i);
 }
 
-static long overflown(void) { /* TcpExtListenOverflows of this network namespace */
+static long dropped(void) { /* TcpExtListenDrops of this network namespace: full accept queues included */
     char names[8192], values[8192];
     FILE *file = fopen("/proc/net/netstat", "r");
     long found = 0;
     while (file && fgets(names, sizeof names, file) && fgets(values, sizeof values, file)) {
         char *a, *b, *name = strtok_r(names, " \n", &a), *value = strtok_r(values, " \n", &b);
         for (; name && value; name = strtok_r(NULL, " \n", &a), value = strtok_r(NULL, " \n", &b))
-            if (!strcmp(name, "ListenOverflows")) found = atol(value);
+            if (!strcmp(name, "ListenDrops")) found = atol(value);
     }
     if (file) fclose(file);
     return found;
@@ -285,19 +305,49 @@ static void look_at_resumed(void) { /* all have the newest state, or are gone */
 static void send_pings(void) {
     int64_t now = now_ns();
     static const char PING[] = "\x81\x92\0\0\0\0{\"t\":\"ping\",\"c\":1}";
-    pings_due += (double)(now - pinged_at) * count / (double)ping_every;
+    pings_due += (double)(now - pinged_at) * wanted / (double)ping_every;
     pinged_at = now;
     for (; pings_due >= 1; pings_due -= 1) {
         if (all[ping_next].state == READY) send(all[ping_next].fd, PING, sizeof PING - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
-        ping_next = (ping_next + 1) % count;
+        ping_next = (ping_next + 1) % wanted;
     }
 }
 
-static int command(char *line) {
-    if (!strncmp(line, "stall ", 6)) { stalled = atoi(line + 6); watch_stalled(0); }
+static void go(int more) {
+    wanted = wanted + more > most ? most : wanted + more;
+    announced = refused = 0;
+    begun = now_ns();
+    drops = dropped();
+}
+
+static void close_all(void) {
+    for (int i = 0; i < wanted; i++)
+        if (all[i].state != IDLE && all[i].state != GONE) forget(i);
+    memset(all, 0, (size_t)most * sizeof *all);
+    wanted = started = ready = flying = waiting = 0;
+    announced = 1;
+    current = -1;
+    printf("closed\n");
+    fflush(stdout);
+}
+
+static void insist_on(int port, int pace) {
+    insist = 1;
+    paced = pace;
+    refused = 0;
+    least = 1L << 60;
+    server.sin_port = htons((uint16_t)port);
+    drops = dropped();
+}
+
+static int command(const char *line) {
+    if (!strncmp(line, "go ", 3)) go(atoi(line + 3));
+    else if (!strncmp(line, "close", 5)) close_all();
+    else if (!strncmp(line, "stall ", 6)) { stalled = atoi(line + 6); watch_stalled(0); }
     else if (!strncmp(line, "resume", 6)) { resuming = stalled; watch_stalled(EPOLLIN); stalled = 0; }
     else if (!strncmp(line, "ping ", 5)) { ping_every = atol(line + 5) * 1000000LL; pinged_at = now_ns(); }
-    else if (!strncmp(line, "again ", 6)) { insist = 1; refused = 0; least = 1L << 60; server.sin_port = htons((uint16_t)atoi(line + 6)); }
+    else if (!strncmp(line, "again ", 6)) insist_on(atoi(line + 6), 0);
+    else if (!strncmp(line, "paced ", 6)) insist_on(atoi(line + 6), 1);
     else return 0;
     return 1;
 }
@@ -306,8 +356,8 @@ static void read_hellos(const char *path) {
     FILE *file = fopen(path, "r");
     size_t room = 0;
     if (!file) die(path);
-    hellos = calloc((size_t)count, sizeof *hellos);
-    for (int i = 0; i < count; i++) {
+    hellos = calloc((size_t)most, sizeof *hellos);
+    for (int i = 0; i < most; i++) {
         ssize_t size = getline(&hellos[i], &room, file);
         if (size < 1) { fprintf(stderr, "%s: no line %d\n", path, i + 1); exit(1); }
         hellos[i][size - 1] = 0;
@@ -316,36 +366,48 @@ static void read_hellos(const char *path) {
     fclose(file);
 }
 
-int main(int argc, char **argv) {
-    if (argc != 7 && argc != 8) { fprintf(stderr, "devices HOST PORT CONNECTIONS WINDOW SOURCES HELLOS [SMALL]\n"); return 2; }
-    small = argc == 8 ? atoi(argv[7]) : 0;
+static void prepare(char **argv) {
     server.sin_family = AF_INET;
     inet_pton(AF_INET, argv[1], &server.sin_addr);
     server.sin_port = htons((uint16_t)atoi(argv[2]));
-    count = atoi(argv[3]); window = atoi(argv[4]); sources = atoi(argv[5]);
-    all = calloc((size_t)count, sizeof *all);
-    times = calloc((size_t)count, sizeof *times);
-    read_hellos(argv[6]);
+    most = atoi(argv[3]);
+    window = atoi(argv[4]);
+    inet_pton(AF_INET, argv[5], &source);
+    source = ntohl(source);
+    sources = atoi(argv[6]);
+    all = calloc((size_t)most, sizeof *all);
+    times = calloc((size_t)most, sizeof *times);
+    if (strcmp(argv[7], "-")) read_hellos(argv[7]);
     epoll = epoll_create1(0);
-    struct epoll_event input = {.events = EPOLLIN, .data.u32 = UINT32_MAX}, events[1024];
+    struct epoll_event input = {.events = EPOLLIN, .data.u32 = UINT32_MAX};
     epoll_ctl(epoll, EPOLL_CTL_ADD, 0, &input);
-    int64_t begin = now_ns();
-    long before = overflown();
-    int announced = 0;
+    srand48(getpid());
+    printf("loaded\n");
+    fflush(stdout);
+}
+
+static void announce(void) {
+    if (ready == wanted && !announced) {
+        printf("ready %lld %lld %d %ld\n", (long long)begun, (long long)last_welcome, refused, dropped() - drops);
+        fflush(stdout);
+        announced = 1;
+    }
+    if (insist == 1 && ready < wanted) insist = 2;
+    if (insist == 2 && ready == wanted) {
+        printf("back %lld %d %ld %ld\n", (long long)last_welcome, refused, dropped() - drops, least);
+        fflush(stdout);
+        insist = 0;
+    }
+}
+
+int main(int argc, char **argv) {
+    if (argc != 8 && argc != 9) { fprintf(stderr, "devices HOST PORT MOST WINDOW SOURCE SOURCES HELLOS [SMALL]\n"); return 2; }
+    small = argc == 9 ? atoi(argv[8]) : 0;
+    prepare(argv);
+    struct epoll_event events[1024];
     for (;;) {
-        while (started < count && flying < window) start_one(started++);
-        if (ready == count && !announced) {
-            printf("ready %.4f %d %ld\n", (double)(now_ns() - begin) / 1e9, refused, overflown() - before);
-            fflush(stdout);
-            announced = 1;
-            before = overflown();
-        }
-        if (insist == 1 && ready < count) insist = 2;
-        if (insist == 2 && ready == count) {
-            printf("back %lld %d %ld %ld\n", (long long)last_welcome, refused, overflown() - before, least);
-            fflush(stdout);
-            insist = 0;
-        }
+        while (started < wanted && flying < window) start_one(started++);
+        announce();
         if (waiting) retry();
         if (ping_every) send_pings();
         if (resuming) look_at_resumed();
@@ -353,7 +415,11 @@ int main(int argc, char **argv) {
         for (int k = 0; k < n; k++) {
             if (events[k].data.u32 != UINT32_MAX) { on_event(&events[k]); continue; }
             char line[64];
-            if (read(0, line, sizeof line) <= 0 || !command(line)) return 0;
+            ssize_t got = read(0, line, sizeof line - 1);
+            if (got <= 0) return 0;
+            line[got] = 0;
+            if (!command(line)) return 0;
+            if (!wanted) break; /* what else happened concerned connections that are gone */
         }
     }
 }

@@ -17,7 +17,7 @@ NOTES = 200_000
 
 
 async def run(_: Bench, options: Namespace) -> list[Figure]:
-    rounds = [_round() for _ in range(max(options.rounds, 3))]
+    rounds = [_round() for _ in range(options.rounds or 3)]
     hello, ack, census = (list(values) for values in zip(*rounds, strict=True))
     whole = [sum(one) for one in rounds]
     return [

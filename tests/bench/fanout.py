@@ -1,53 +1,95 @@
-"""One worker: CPU per delivery, publish → last, connecting, memory; the native fan-out, the Python one and the floor in turn."""
+"""One worker: CPU per delivery and publish → last of the native fan-out and the Python one, beside the floor; memory at rest."""
 
+import statistics
 from argparse import Namespace
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 
-from tests.bench.rounds import Round, measure, ratios
+from tests.bench.audience import Connected
+from tests.bench.measured import pss_bytes
+from tests.bench.paired import Contender, Turns, compare, ratios, settled
 from tests.bench.table import Figure
-from tests.bench.world import Bench, floor, host, write_hellos
+from tests.bench.world import Bench, Server, devices, floor, host
+
+STAGINGS, STAGINGS_FULL = 2, 5
+"""Fresh processes of all contenders: what a start decides by chance (where memory lies, which ports) is not measured once."""
+ROUNDS, ROUNDS_FULL = 10, 16
+"""Of each staging."""
+PUBLISHES = 5
+"""Turns of each contender in a round."""
+
+
+@dataclass
+class Found:
+    """All rounds of one contender, and what it was at rest."""
+
+    rounds: list[Turns] = field(default_factory=list)
+    pss: list[float] = field(default_factory=list)
+    """Bytes per idle connection, before any publish."""
+    connected: list[Connected] = field(default_factory=list)
+    frequent: list[float] = field(default_factory=list)
+    """Share of the broadcasts in which the most frequent last device was the last, %."""
 
 
 async def run(bench: Bench, options: Namespace) -> list[Figure]:
-    kinds = ["native", "python"] if bench.native else ["python"]
-    least: list[Round] = []
-    ours: dict[str, list[Round]] = {kind: [] for kind in kinds}
-    for number in range(options.rounds):
-        for kind in kinds:
-            async with host(bench, fan_out=kind) as server:
-                hellos = write_hellos(bench, server, options.connections)
-                if kind == kinds[0]:
-                    async with floor(bench) as bare:
-                        least.append(await measure(bench, bare, hellos, options.connections, options.publishes))
-                ours[kind].append(await measure(bench, server, hellos, options.connections, options.publishes))
-        said = ", ".join(f"{kind} {rounds[-1].cpu_us:.2f}" for kind, rounds in ours.items())
-        print(f"round {number + 1}: µs per delivery: floor {least[-1].cpu_us:.2f}, {said}", flush=True)
-    return [figure for kind in kinds for figure in _figures(kind, ours[kind], least, kind == kinds[0])]
-
-
-def _figures(kind: str, ours: list[Round], least: list[Round], first: bool) -> list[Figure]:
-    goal = ("≤ 1.10", "≤ 1.15") if kind == "native" else ("≤ 1.35", "")
-    found = [
-        Figure(
-            f"{kind}: server CPU per delivery", [r.cpu_us for r in ours], "µs", f"{goal[0]} × floor",
-            ratios(ours, least, lambda r: r.cpu_us), "cpu_per_delivery" if first else "cpu_per_delivery_python",
-        ),
-        Figure(
-            f"{kind}: publish → last device", [r.last_ms for r in ours], "ms", f"{goal[1]} × floor" if goal[1] else "",
-            ratios(ours, least, lambda r: r.last_ms), "publish_to_last" if first else "",
-        ),
-    ]  # fmt: skip
-    if not first:
-        return found
+    kinds = ["floor", *(["native"] if bench.native else []), "python"]
+    found = {kind: Found() for kind in kinds}
+    for number in range(options.rounds or (STAGINGS_FULL if options.full else STAGINGS)):
+        async with AsyncExitStack() as stack:
+            contenders = [await stack.enter_async_context(_staged(bench, kind, options, found[kind])) for kind in kinds]
+            await compare(contenders, ROUNDS_FULL if options.full else ROUNDS, PUBLISHES)
+            for one in contenders:
+                found[one.name].rounds += one.rounds
+                found[one.name].frequent.append(100 * max(one.last.values()) / one.last.total())
+        print(f"  staging {number + 1}: µs per delivery {_said(contenders)}", flush=True)
     return [
-        *found,
-        Figure("floor: CPU per delivery", [r.cpu_us for r in least], "µs"),
-        Figure("devices: CPU per delivery", [r.client_cpu_us for r in ours], "µs", "below the server's"),
-        Figure("share of the most frequent last device", [100 * r.last_share for r in ours], "%", "nobody is always last"),
+        *(figure for kind in kinds[1:] for figure in _beside(kind, found[kind], found["floor"], kind == kinds[1])),
+        *_rest(found[kinds[1]], found["floor"]),
+    ]
+
+
+@asynccontextmanager
+async def _staged(bench: Bench, kind: str, options: Namespace, found: Found) -> AsyncIterator[Contender]:
+    server: Server
+    async with floor(bench) if kind == "floor" else host(bench, fan_out=kind) as server:
+        pss = pss_bytes(server.pids)
+        async with devices(bench, server, options.connections) as audience:
+            found.connected.append(await audience.go(options.connections))
+            await settled(server)
+            found.pss.append((pss_bytes(server.pids) - pss) / options.connections)
+            yield Contender(kind, server, audience)
+
+
+def _said(contenders: list[Contender]) -> str:
+    middles = {one.name: statistics.median(turns.cpu_us for turns in one.rounds) for one in contenders}
+    return ", ".join(f"{name} {middle:.2f}" for name, middle in middles.items())
+
+
+def _beside(kind: str, ours: Found, least: Found, first: bool) -> list[Figure]:
+    goals = ("≤ 1.10 × floor", "≤ 1.15 × floor") if kind == "native" else ("≤ 1.35 × floor", "")
+    return [
         Figure(
-            "connect with a verified HS256 token: server CPU", [r.connect_cpu_us for r in ours], "µs", "≤ 120",
-            ratios(ours, least, lambda r: r.connect_cpu_us), "connect_cpu_jwt",
+            f"{kind}: server CPU per delivery", [one.cpu_us for one in ours.rounds], "µs", goals[0],
+            ratios(ours.rounds, least.rounds, lambda one: one.cpu_us),
+            "cpu_per_delivery" if first else "cpu_per_delivery_python",
         ),
-        Figure("handshakes per second", [10_000 / r.connect_s for r in ours], "1/s"),
-        Figure("accept queue overflows", [float(r.overflows) for r in ours], "", "0"),
-        Figure("memory per idle connection", [r.pss_bytes for r in ours], "B PSS", "≤ 1,800", key="memory_idle"),
+        Figure(
+            f"{kind}: publish → last device", [one.last_ms for one in ours.rounds], "ms", goals[1],
+            ratios(ours.rounds, least.rounds, lambda one: one.last_ms),
+            "publish_to_last" if first else "publish_to_last_python",
+        ),
     ]  # fmt: skip
+
+
+def _rest(ours: Found, least: Found) -> list[Figure]:
+    return [
+        Figure("floor: CPU per delivery", [one.cpu_us for one in least.rounds], "µs"),
+        Figure("floor: publish → last device", [one.last_ms for one in least.rounds], "ms"),
+        Figure("devices: CPU per delivery", [one.client_us for one in ours.rounds], "µs", "below the server's"),
+        Figure("devices: busy until the last has read", [100 * one.client_busy for one in ours.rounds], "%", "< 100"),
+        Figure("the most frequent last device was last", ours.frequent, "%", "nobody is always last"),
+        Figure("memory per idle connection", ours.pss, "B PSS", "≤ 1,800", key="memory_idle"),
+        Figure("connecting all at once, 256 in flight", [one.seconds for one in ours.connected], "s"),
+        Figure("dropped at the accept queue", [float(one.dropped) for one in ours.connected], "", "0"),
+    ]

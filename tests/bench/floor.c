@@ -1,7 +1,7 @@
 /* The floor: the least that a WebSocket fan-out can cost. Bare epoll, a constant upgrade answer, a constant welcome, one send()
  * per connection and message. No session, no token, no order, no care for slow readers: a bound, not a product.
  *
- *   floor PORT
+ *   floor PORT [shared]     shared: several processes on one port, SO_REUSEPORT
  *
  * stdin:  send JSON    writes JSON as one text frame to every connection that said hello
  * stdout: port N       it listens
@@ -22,7 +22,7 @@
 static const char UPGRADED[] = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                                "Sec-WebSocket-Accept: ICX+Yqv66kxgM0FcWaLWlFLwTAI=\r\nSec-WebSocket-Protocol: stagecast.v1\r\n\r\n";
 static const char WELCOME[] = "\x81\x0f{\"t\":\"welcome\"}";
-static int subscribers[MOST], count, epoll;
+static int subscribers[MOST], place[65536], count, epoll;
 static char upgraded[65536];
 
 static size_t framed(char *frame, const char *json, size_t size) {
@@ -44,16 +44,26 @@ static void publish(const char *json, size_t size) {
     fflush(stdout);
 }
 
+static void forget(int fd) {
+    if (upgraded[fd] == 2) {
+        int last = subscribers[--count];
+        subscribers[place[fd]] = last;
+        place[last] = place[fd];
+    }
+    upgraded[fd] = 0;
+    close(fd);
+}
+
 static void on_readable(int fd) {
     char data[8192];
     ssize_t got = recv(fd, data, sizeof data, 0);
-    if (got <= 0) { close(fd); return; }
+    if (got <= 0) { forget(fd); return; }
     if (!upgraded[fd]) {
         upgraded[fd] = 1;
         send(fd, UPGRADED, sizeof UPGRADED - 1, MSG_NOSIGNAL);
     } else if (upgraded[fd] == 1) {
         upgraded[fd] = 2;
-        if (count < MOST) subscribers[count++] = fd;
+        if (count < MOST) subscribers[place[fd] = count++] = fd;
         send(fd, WELCOME, sizeof WELCOME - 1, MSG_NOSIGNAL);
     }
 }
@@ -69,6 +79,7 @@ int main(int argc, char **argv) {
                                   .sin_port = htons((uint16_t)(argc > 1 ? atoi(argv[1]) : 0))};
     socklen_t size = sizeof address;
     setsockopt(listening, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (argc > 2) setsockopt(listening, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one);
     if (bind(listening, (struct sockaddr *)&address, sizeof address) || listen(listening, 4096)) { perror("listen"); return 1; }
     getsockname(listening, (struct sockaddr *)&address, &size);
     printf("port %d\n", ntohs(address.sin_port));

@@ -1,48 +1,86 @@
-"""1,000 to 18,000 connections on one worker: costs against the floor's own growth, and the longest pause of the loop."""
+"""1,000 to 18,000 connections on one worker, all sizes at once beside floors of the same: does our cost grow as the floor's?"""
 
-import asyncio
+import statistics
 from argparse import Namespace
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 
-from tests.bench.rounds import measure, ratios
+from tests.bench.measured import cpu_ns, pss_bytes
+from tests.bench.paired import Contender, Turns, compare, ratios, rotated, settled
 from tests.bench.table import Figure
-from tests.bench.world import Bench, Server, floor, gauge, host, write_hellos
+from tests.bench.world import Bench, devices, floor, host
 
 SIZES = (1000, 5000, 10_000, 18_000)
+STAGINGS, STAGINGS_FULL = 2, 5
+ROUNDS = 6
+PUBLISHES = 3
+
+
+@dataclass
+class Found:
+    """One contender of one size."""
+
+    rounds: list[Turns] = field(default_factory=list)
+    connect: list[float] = field(default_factory=list)
+    """µs of server CPU per connection, by staging."""
+    pss: list[float] = field(default_factory=list)
 
 
 async def run(bench: Bench, options: Namespace) -> list[Figure]:
-    figures: list[Figure] = []
+    ours, least = {size: Found() for size in SIZES}, {size: Found() for size in SIZES}
+    for number in range(options.rounds or (STAGINGS_FULL if options.full else STAGINGS)):
+        async with AsyncExitStack() as stack:
+            contenders = []
+            for size in SIZES:
+                for found in rotated([ours[size], least[size]], number):
+                    staged = _staged(bench, size, found is ours[size], found)
+                    contenders.append((await stack.enter_async_context(staged), found))
+            await compare([contender for contender, _ in contenders], ROUNDS, PUBLISHES)
+            for contender, found in contenders:
+                found.rounds += contender.rounds
+    figures = []
     for size in SIZES:
-        ours, least, lags = [], [], []
-        for _ in range(options.rounds):
-            async with host(bench, connections=19_000) as server:
-                hellos = write_hellos(bench, server, size)
-                async with floor(bench) as bare:
-                    least.append(await measure(bench, bare, hellos, size, options.publishes))
-                watching = asyncio.create_task(_longest(server))
-                ours.append(await measure(bench, server, hellos, size, options.publishes))
-                watching.cancel()
-                lags.append(await watching)
-        figures += [
-            Figure(f"{size:,}: CPU per delivery", [r.cpu_us for r in ours], "µs", "even in ratio ± 15 %",
-                   ratios(ours, least, lambda r: r.cpu_us)),
-            Figure(f"{size:,}: publish → last", [r.last_ms for r in ours], "ms", "",
-                   ratios(ours, least, lambda r: r.last_ms)),
-            Figure(f"{size:,}: connect, CPU", [r.connect_cpu_us for r in ours], "µs", "",
-                   ratios(ours, least, lambda r: r.connect_cpu_us)),
-            Figure(f"{size:,}: memory per idle connection", [r.pss_bytes for r in ours], "B PSS"),
-            Figure(f"{size:,}: longest pause of the loop", [1000 * lag for lag in lags], "ms", "≤ 20 at 18,000",
-                   key="gc_pause" if size == SIZES[-1] else ""),
-        ]  # fmt: skip
-    return figures
+        figures += _of(size, ours[size], least[size])
+    return [*figures, *_growth(ours, least)]
 
 
-async def _longest(server: Server) -> float:
-    """The greatest loop lag that a worker reports, until cancelled: connecting, broadcasts and collections together."""
-    most = 0.0
-    while True:
-        try:
-            await asyncio.sleep(0.5)
-            most = max(most, await gauge(server, "stagecast_loop_lag_seconds"))
-        except asyncio.CancelledError:
-            return most
+@asynccontextmanager
+async def _staged(bench: Bench, size: int, real: bool, found: Found) -> AsyncIterator[Contender]:
+    async with host(bench, connections=19_000) if real else floor(bench) as server:
+        pss, cpu = pss_bytes(server.pids), cpu_ns(server.pids)
+        async with devices(bench, server, size) as audience:
+            await audience.go(size)
+            found.connect.append((cpu_ns(server.pids) - cpu) / size / 1000)
+            await settled(server)
+            found.pss.append((pss_bytes(server.pids) - pss) / size)
+            yield Contender(f"{size} {'host' if real else 'floor'}", server, audience)
+
+
+def _of(size: int, ours: Found, least: Found) -> list[Figure]:
+    return [
+        Figure(f"{size:,}: CPU per delivery", [one.cpu_us for one in ours.rounds], "µs", "",
+               ratios(ours.rounds, least.rounds, lambda one: one.cpu_us), f"growth_cpu_{size}"),
+        Figure(f"{size:,}: publish → last", [one.last_ms for one in ours.rounds], "ms", "",
+               ratios(ours.rounds, least.rounds, lambda one: one.last_ms), f"growth_last_{size}"),
+        Figure(f"{size:,}: connect, CPU", ours.connect, "µs", "", ratios(ours.connect, least.connect, float),
+               f"growth_connect_{size}"),
+        Figure(f"{size:,}: memory per idle connection", ours.pss, "B PSS"),
+    ]  # fmt: skip
+
+
+def beyond(small: list[float], large: list[float]) -> float:
+    """By how much the ratio to the floor is greater with more connections, %."""
+    return 100 * (statistics.median(large) / statistics.median(small) - 1)
+
+
+def _growth(ours: dict[int, Found], least: dict[int, Found]) -> list[Figure]:
+    """Against 1,000 connections, beyond the floor's own growth."""
+    delivery = {size: ratios(ours[size].rounds, least[size].rounds, lambda one: one.cpu_us) for size in SIZES}
+    connect = {size: ratios(ours[size].connect, least[size].connect, float) for size in SIZES}
+    return [
+        Figure(f"1,000 → {size:,}: {name} beyond the floor's growth", [beyond(of[SIZES[0]], of[size])], "%", "≤ 15",
+               key=f"growth_beyond_{key}" if size == SIZES[-1] else "")
+        for name, key, of in (("delivery", "delivery", delivery), ("connect", "connect", connect))
+        for size in SIZES[1:]
+    ]  # fmt: skip

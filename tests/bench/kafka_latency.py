@@ -16,12 +16,21 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # documented names, not exported
 
 from stagecast.log import MessageLog, Positions, Topic, open_log
 from tests.servers import start_kafka
 
 PAUSE = 0.01
 """Seconds between records: latency, not throughput."""
+
+
+def new_topic(bootstrap: str, name: str) -> tuple[str, Positions]:
+    """A topic of one partition, which nothing else reads; and its beginning."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    for made in admin.create_topics([NewTopic(name, 1, 1)]).values():
+        made.result(30)
+    return name, {0: 0}
 
 
 class Plain:

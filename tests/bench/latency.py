@@ -1,52 +1,155 @@
-"""From the log to a device's socket, on the embedded log, at a low rate: append called → the first device has read it."""
+"""From the log to a device's socket, at a low rate: append called → the first device has read it, embedded and with Kafka.
+
+With Kafka in turns with plain produce → consume of the same broker: a producer whose caller polls, a thread that polls
+a consumer.
+"""
 
 import asyncio
+import tempfile
 import time
 from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tests.bench.rounds import settled
+from tests.bench.measured import on_cores
+from tests.bench.paired import Contender, settled
 from tests.bench.table import Figure
-from tests.bench.world import Bench, all_read, devices, host, write_hellos
+from tests.bench.world import Bench, devices, host
+
+if TYPE_CHECKING:
+    from tests.bench.kafka_latency import Plain
+    from tests.servers import KafkaServer
 
 CONNECTIONS = 100
-SAMPLES = 200
-WARM_UPS = 10
-GAP = 0.02
+SAMPLES = 300
+WARM_UPS = 20
+GAP = 0.01
 """Seconds between broadcasts."""
+ROUNDS, ROUNDS_FULL = 1, 5
+
+
+@dataclass
+class Samples:
+    """ms."""
+
+    durable: list[float] = field(default_factory=list)
+    """Append called → acknowledged."""
+    arrived: list[float] = field(default_factory=list)
+    """Append called → the first device has read it."""
+    plain: list[float] = field(default_factory=list)
+    """Produce called → consumed, of the broker itself."""
 
 
 async def run(bench: Bench, options: Namespace) -> list[Figure]:
-    p50, p99, durable50, durable99 = [], [], [], []
-    for _ in range(min(options.rounds, 2)):
-        appends, arrivals = await _samples(bench)
-        p50.append(_quantile(arrivals, 0.5))
-        p99.append(_quantile(arrivals, 0.99))
-        durable50.append(_quantile(appends, 0.5))
-        durable99.append(_quantile(appends, 0.99))
+    rounds = options.rounds or (ROUNDS_FULL if options.full else ROUNDS)
+    embedded = [await _embedded(bench) for _ in range(rounds)]
+    kafka = await _with_kafka(bench, rounds)
+    return [*_added(kafka), *_embedded_figures(embedded, not kafka)]
+
+
+def _embedded_figures(found: list[Samples], keys: bool) -> list[Figure]:
+    def quantiles(read: str, share: float) -> list[float]:
+        return [quantile(getattr(one, read), share) for one in found]
+
+    prefix = "log_to_socket" if keys else "log_to_socket_embedded"
     return [
-        Figure("append called → first device, p50", p50, "ms", key="log_to_socket_p50"),
-        Figure("append called → first device, p99", p99, "ms", "≤ 5", key="log_to_socket_p99"),
-        Figure("of it, append called → durable (the disk's part), p50", durable50, "ms"),
-        Figure("of it, append called → durable (the disk's part), p99", durable99, "ms"),
+        Figure("embedded: append called → first device, p50", quantiles("arrived", 0.5), "ms", key=f"{prefix}_p50"),
+        Figure(
+            "embedded: append called → first device, p99", quantiles("arrived", 0.99), "ms", "≤ 5", key=f"{prefix}_p99"
+        ),
+        Figure("embedded: of it, until it is durable (the disk), p50", quantiles("durable", 0.5), "ms"),
+        Figure("embedded: of it, until it is durable (the disk), p99", quantiles("durable", 0.99), "ms"),
     ]
 
 
-async def _samples(bench: Bench) -> tuple[list[float], list[float]]:
-    """ms until each append was acknowledged, and until the first device had read it."""
-    appends, arrivals = [], []
-    async with host(bench) as server:
-        hellos = write_hellos(bench, server, CONNECTIONS)
-        async with devices(bench, server, hellos, CONNECTIONS) as lines:
-            await lines.hear("ready", 120)
-            await settled(server)
-            for seq in range(server.first_seq, server.first_seq + WARM_UPS + SAMPLES):
-                began = time.monotonic_ns()
-                await server.publish(seq)
-                appends.append((time.monotonic_ns() - began) / 1e6)
-                arrivals.append((int((await all_read(lines, seq))[2]) - began) / 1e6)
-                await asyncio.sleep(GAP)
-    return appends[WARM_UPS:], arrivals[WARM_UPS:]
+def _added(found: list[Samples]) -> list[Figure]:
+    figures: list[Figure] = []
+    for name, share, goal in (("p50", 0.5, "≤ 2"), ("p99", 0.99, "≤ 10")):
+        ours, plain = ([quantile(values, share) for values in of] for of in _columns(found))
+        more = [a - b for a, b in zip(ours, plain, strict=True)]
+        if found:
+            figures += [
+                Figure(f"Kafka: append called → first device, {name}", ours, "ms"),
+                Figure(f"Kafka: plain produce → consume, {name}", plain, "ms"),
+                Figure(f"Kafka: more than plain, {name}", more, "ms", goal, key=f"log_to_socket_{name}"),
+            ]
+    return figures
 
 
-def _quantile(values: list[float], share: float) -> float:
+def _columns(found: list[Samples]) -> tuple[list[list[float]], list[list[float]]]:
+    return [one.arrived for one in found], [one.plain for one in found]
+
+
+def quantile(values: list[float], share: float) -> float:
     return sorted(values)[int(len(values) * share)]
+
+
+async def _embedded(bench: Bench) -> Samples:
+    found = Samples()
+    async with (
+        host(bench, pinned=False) as server,
+        devices(bench, server, CONNECTIONS, pinned=False) as audience,
+    ):
+        await audience.go(CONNECTIONS)
+        await settled(server)
+        contender = Contender("embedded", server, audience)
+        for number in range(WARM_UPS + SAMPLES):
+            await _one(contender, found if number >= WARM_UPS else Samples())
+    return found
+
+
+async def _one(contender: Contender, found: Samples) -> None:
+    began, contender.seq = time.monotonic_ns(), contender.seq + 1
+    await contender.server.publish(contender.seq - 1)
+    found.durable.append((time.monotonic_ns() - began) / 1e6)
+    found.arrived.append(((await contender.audience.read(contender.seq - 1)).first - began) / 1e6)
+    await asyncio.sleep(GAP)
+
+
+async def _with_kafka(bench: Bench, rounds: int) -> list[Samples]:
+    """Nothing where a broker can't be had; why is said."""
+    try:
+        from tests.bench.kafka_latency import Plain, new_topic
+        from tests.servers import Unavailable, start_kafka
+    except ImportError as error:
+        print(f"  without Kafka: {error}", flush=True)
+        return []
+    with tempfile.TemporaryDirectory(dir=bench.folder) as folder:
+        try:
+            broker = await asyncio.to_thread(lambda: _anywhere(bench, start_kafka, Path(folder)))
+        except (Unavailable, RuntimeError) as why:
+            print(f"  without Kafka: {why}", flush=True)
+            return []
+        try:
+            found = [Samples() for _ in range(rounds)]
+            for number, samples in enumerate(found):
+                async with (
+                    host(bench, pinned=False, log=broker.url) as server,
+                    devices(bench, server, CONNECTIONS, pinned=False) as audience,
+                ):
+                    await audience.go(CONNECTIONS)
+                    await settled(server)
+                    plain = Plain(broker.bootstrap, *new_topic(broker.bootstrap, f"plain-{number}"))
+                    try:
+                        await _in_turns(Contender("kafka", server, audience), plain, samples)
+                    finally:
+                        plain.close()
+            return found
+        finally:
+            broker.close()
+
+
+def _anywhere(bench: Bench, start: Callable[[Path], "KafkaServer"], folder: Path) -> "KafkaServer":
+    """Of a thread of its own: a broker on any core."""
+    with on_cores(bench.server_cores | bench.client_cores):
+        return start(folder)
+
+
+async def _in_turns(contender: Contender, plain: "Plain", found: Samples) -> None:
+    for number in range(WARM_UPS + SAMPLES):
+        into = found if number >= WARM_UPS else Samples()  # the first ones connect
+        into.plain.append(1000 * await asyncio.to_thread(plain.once))
+        await asyncio.sleep(GAP)
+        await _one(contender, into)

@@ -8,9 +8,9 @@ from msgspec.structs import replace
 from stagecast.broadcast import AckPolicy, encode_broadcast
 from stagecast.log import Topic, open_log
 from tests.bench.measured import Unmeasurable, cpu_ns
-from tests.bench.rounds import settled
+from tests.bench.paired import settled
 from tests.bench.table import Figure
-from tests.bench.world import Bench, Server, all_read, broadcast, devices, gauge, host, write_hellos
+from tests.bench.world import Bench, Server, broadcast, devices, gauge, host
 
 SHARES = {"none": 0.0, "1 %": 0.01, "all": 1.0}
 PUBLISHES = 5
@@ -21,26 +21,24 @@ AUDIENCE = 100_000_000
 
 async def run(bench: Bench, options: Namespace) -> list[Figure]:
     found: dict[str, list[float]] = {name: [] for name in SHARES}
-    for _ in range(options.rounds):
-        async with host(bench) as server:
-            hellos = write_hellos(bench, server, options.connections)
-            async with devices(bench, server, hellos, options.connections) as lines:
-                await lines.hear("ready", 120)
+    for _ in range(options.rounds or (5 if options.full else 1)):
+        async with host(bench) as server, devices(bench, server, options.connections) as audience:
+            await audience.go(options.connections)
+            await settled(server)
+            seq = server.first_seq
+            for name, share in SHARES.items():
+                before = 0
+                for number in range(WARM_UPS + PUBLISHES):
+                    if number == WARM_UPS:
+                        await settled(server)
+                        before = cpu_ns(server.pids)
+                    await _publish(server, seq, share)
+                    await audience.read(seq)
+                    seq += 1
                 await settled(server)
-                seq = server.first_seq
-                for name, share in SHARES.items():
-                    before = 0
-                    for number in range(WARM_UPS + PUBLISHES):
-                        if number == WARM_UPS:
-                            await settled(server)
-                            before = cpu_ns(server.pids)
-                        await _publish(server, seq, share)
-                        await all_read(lines, seq)
-                        seq += 1
-                    await settled(server)
-                    found[name].append((cpu_ns(server.pids) - before) / PUBLISHES / options.connections / 1000)
-                if await gauge(server, "stagecast_connections") < options.connections:
-                    raise Unmeasurable("the host closed connections: acks that it did not ask for?")
+                found[name].append((cpu_ns(server.pids) - before) / PUBLISHES / options.connections / 1000)
+            if await gauge(server.admin, "stagecast_connections") < options.connections:
+                raise Unmeasurable("the host closed connections: acks that it did not ask for?")
     none = found["none"]
     figures = []
     for name, costs in found.items():

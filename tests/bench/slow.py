@@ -1,86 +1,128 @@
-"""Stalled readers among the others: what 2,000 broadcasts of one event, appended at once, take; what stalled ones hold."""
+"""Stalled readers among the others: 100, then 500 of 10,000 stop reading, with a receive buffer of 8 KB.
+
+2,000 broadcasts of one event, as long as they may be, are appended straight to the log as fast as it takes them; then 250 `map`
+frames of 4 KB to each of them. Beside it, in turns, a run in which the same devices read on: the others' time is compared with
+it, and so is memory, at the same points of both runs: after the broadcasts, and after every 25 maps.
+"""
 
 import asyncio
 import time
 from argparse import Namespace
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 
 from tests.bench.measured import pss_bytes
-from tests.bench.rounds import settled
+from tests.bench.paired import rotated, settled
 from tests.bench.table import Figure
-from tests.bench.world import EVENT, Bench, Server, all_read, devices, host, write_hellos
+from tests.bench.world import Bench, Server, devices, gauge, host
 
 BROADCASTS = 2000
 MAPS = 250
 MAP_BYTES = 4096
 AT_ONCE = 50
 """Appends, or pushed maps in one request."""
-STALLED, STALLED_FULL = (0, 100), (0, 100, 500)
+STALLED = (100, 500)
+ROUNDS, ROUNDS_FULL = 1, 5
+EVENT = "bench-".ljust(64, "x")
+LOOK_EVERY = 25
+"""Maps between two looks at memory."""
 
 
-@dataclass(frozen=True)
-class Stalls:
-    seconds: float
+@dataclass
+class Run:
+    seconds: float = 0.0
     """First append → all who read have the last state."""
-    pss: int
-    kernel: int
-    live: int
-    closed: int
-    broken: int
+    fanned: float = 0.0
+    """States that a device got on average: the others were superseded by newer ones."""
+    pss: list[int] = field(default_factory=list)
+    """Bytes in use beyond those at first, at each look."""
+    kernel: list[int] = field(default_factory=list)
+    """The same of the kernel's TCP buffers, both ends, of the whole machine."""
+    stalls: int = 0
+    """How often a connection could not take a whole frame."""
+    gone: list[int] = field(default_factory=list)
+    """Closed with a code while they were still stalled, at each look."""
+    live: int = 0
+    closed: int = 0
+    broken: int = 0
 
 
 async def run(bench: Bench, options: Namespace) -> list[Figure]:
-    sizes = STALLED_FULL if options.full else STALLED
-    found: dict[int, list[Stalls]] = {stalled: [] for stalled in sizes}
-    for _ in range(options.rounds):
-        for stalled in sizes:
-            found[stalled].append(await _once(bench, options.connections, stalled))
-    figures = [Figure("nobody stalled: all have the last state", [r.seconds for r in found[0]], "s")]
-    for stalled in sizes[1:]:
-        ours = found[stalled]
-        control = found[0]
-        times = [a.seconds / b.seconds for a, b in zip(ours, control, strict=True)]
-        memory = [(a.pss - b.pss) / stalled / 1024 for a, b in zip(ours, control, strict=True)]
-        kernel = [(a.kernel - b.kernel) / stalled / 1024 for a, b in zip(ours, control, strict=True)]
-        last = stalled == sizes[-1]
-        figures += [
-            Figure(f"{stalled} stalled: the others' time", times, "× nobody stalled", "≤ 1.1",
-                   key="slow_readers_time" if last else ""),
-            Figure(f"{stalled} stalled: user memory each", memory, "KiB", "≤ 16",
-                   key="slow_readers_memory" if last else ""),
-            Figure(f"{stalled} stalled: kernel memory each, both ends", kernel, "KiB", "by SO_SNDBUF"),
-            Figure(f"{stalled} stalled: live again with the newest state", [float(r.live) for r in ours], ""),
-            Figure(f"{stalled} stalled: closed with a code meanwhile", [float(r.closed) for r in ours], ""),
-            Figure(f"{stalled} stalled: something else than frames", [float(r.broken) for r in ours], "", "0"),
-        ]  # fmt: skip
+    figures: list[Figure] = []
+    rounds = options.rounds or (ROUNDS_FULL if options.full else ROUNDS)
+    for stalled in STALLED:
+        pairs: list[dict[str, Run]] = []
+        for number in range(rounds):
+            pair = {}
+            for which in rotated(["control", "stalled"], number):
+                pair[which] = await _once(bench, options.connections, stalled, which == "stalled")
+            pairs.append(pair)
+        figures += _figures(stalled, [(pair["stalled"], pair["control"]) for pair in pairs])
     return figures
 
 
-async def _once(bench: Bench, connections: int, stalled: int) -> Stalls:
-    async with host(bench) as server:
-        hellos = write_hellos(bench, server, connections)
-        async with devices(bench, server, hellos, connections, small=stalled) as lines:
-            await lines.hear("ready", 120)
-            await settled(server)
-            pss, kernel = pss_bytes(server.pids), tcp_bytes()
-            lines.say(f"stall {stalled}")
+def most(ours: list[int], control: list[int], gone: list[int], stalled: int) -> float:
+    """KiB more per connection that is still stalled, at the look where that is most."""
+    looks = zip(ours, control, gone, strict=True)
+    return max(((a - b) / (stalled - lost) for a, b, lost in looks if lost < stalled), default=0.0) / 1024
+
+
+def _figures(stalled: int, pairs: list[tuple[Run, Run]]) -> list[Figure]:
+    ours = [a for a, _ in pairs]
+    keys = ("", "") if stalled != STALLED[-1] else ("slow_readers_time", "slow_readers_memory")
+    return [
+        Figure(f"{stalled} read on: all have the last state", [b.seconds for _, b in pairs], "s"),
+        Figure(f"{stalled} stalled: the others' time", [a.seconds / b.seconds for a, b in pairs], "× nobody stalled", "≤ 1.1",
+               key=keys[0]),
+        Figure(f"{stalled} stalled: user memory each", [most(a.pss, b.pss, a.gone, stalled) for a, b in pairs], "KiB", "≤ 16",
+               key=keys[1]),
+        Figure(f"{stalled} stalled: kernel memory each, both ends",
+               [most(a.kernel, b.kernel, a.gone, stalled) for a, b in pairs], "KiB", "by SO_SNDBUF"),
+        Figure(f"{stalled} stalled: of {BROADCASTS:,} states a device got", [a.fanned for a in ours], ""),
+        Figure(f"{stalled} stalled: frames that were not taken whole", [float(a.stalls) for a in ours], ""),
+        Figure(f"{stalled} stalled: closed with 4002 before they read again", [float(a.gone[-1]) for a in ours], ""),
+        Figure(f"{stalled} stalled: then live with the newest state", [float(a.live) for a in ours], ""),
+        Figure(f"{stalled} stalled: then closed with a code", [float(a.closed) for a in ours], ""),
+        Figure(f"{stalled} stalled: something else than whole frames", [float(a.broken) for a in ours], "", "0"),
+    ]  # fmt: skip
+
+
+async def _once(bench: Bench, connections: int, count: int, stall: bool) -> Run:
+    """`count` devices have small buffers; whether they read on is `stall`."""
+    found = Run()
+    async with (
+        host(bench, event=EVENT, pad=True) as server,
+        devices(bench, server, connections, small=count) as audience,
+    ):
+        await audience.go(connections)
+        await settled(server)
+        pss, kernel = pss_bytes(server.pids), tcp_bytes()
+
+        def look(gone: int) -> None:
+            found.pss.append(pss_bytes(server.pids) - pss)
+            found.kernel.append(tcp_bytes() - kernel)
+            found.gone.append(gone)
+
+        if stall:
+            audience.say(f"stall {count}")
             await asyncio.sleep(0.1)
-            began = time.monotonic_ns()
-            last = server.first_seq + BROADCASTS - 1
-            appending = asyncio.create_task(_append(server, last))
-            got = await all_read(lines, last, 120)
-            seconds = (int(got[5]) - began) / 1e9
-            await appending
-            await _push_maps(server, stalled)
-            pss, kernel = pss_bytes(server.pids) - pss, tcp_bytes() - kernel
-            if not stalled:
-                return Stalls(seconds, pss, kernel, 0, 0, 0)
-            lines.say("resume")
-            live, closed, broken = await lines.hear("live", 60, skipping="seq")
-    return Stalls(seconds, pss, kernel, int(live), int(closed), int(broken))
+        began = time.monotonic_ns()
+        last = server.first_seq + BROADCASTS - 1
+        appending = asyncio.create_task(_append(server, last))
+        found.seconds = ((await audience.read(last, 120)).last - began) / 1e9
+        await appending
+        found.fanned = await gauge(server.admin, "stagecast_deliveries_total") / connections
+        look(0)
+        await _push_maps(server, count, look)
+        found.stalls = round(await gauge(server.admin, "stagecast_stalls_total"))
+        if stall:
+            audience.say("resume")
+            ((live, closed, broken),) = await audience.hear("live", 60, skipping="seq")
+            found.live, found.closed, found.broken = int(live), int(closed), int(broken)
+    return found
 
 
 async def _append(server: Server, last: int) -> None:
@@ -88,21 +130,24 @@ async def _append(server: Server, last: int) -> None:
         await asyncio.gather(*(server.publish(one) for one in range(seq, min(seq + AT_ONCE, last + 1))))
 
 
-async def _push_maps(server: Server, stalled: int) -> None:
-    """250 maps of 4 KB to each stalled device: not kept for those who have bytes unsent."""
+async def _push_maps(server: Server, count: int, look: Callable[[int], None]) -> None:
+    """250 maps of 4 KB to each: not kept for those who have bytes unsent (503), and 404 for those who are gone. Looks at memory
+    every 25."""
     assert server.data is not None
     key = (server.data / "service.key").read_text().strip()
     frame = {
-        "t": "map", "e": EVENT, "gen": 1, "map": "1764000000000-a", "ttl": 60,
+        "t": "map", "e": server.event, "gen": 1, "map": "1764000000000-a", "ttl": 60,
         "stages": {"live": "x" * MAP_BYTES}, "default": None, "cohort": False,
     }  # fmt: skip
     async with httpx.AsyncClient(headers={"Authorization": f"Bearer {key}"}, timeout=30) as client:
-        for _ in range(MAPS):
-            for first in range(0, stalled, AT_ONCE):
-                entries = [
-                    {"device": f"device-{i}", "frame": frame} for i in range(first, min(first + AT_ONCE, stalled))
-                ]
-                (await client.post(f"{server.admin}/push", json=entries)).raise_for_status()
+        for number in range(MAPS):
+            gone = 0
+            for first in range(0, count, AT_ONCE):
+                entries = [{"device": f"device-{i}", "frame": frame} for i in range(first, min(first + AT_ONCE, count))]
+                answer = (await client.post(f"{server.admin}/push", json=entries)).raise_for_status()
+                gone += sum(one["status"] == 404 for one in answer.json())
+            if (number + 1) % LOOK_EVERY == 0:
+                look(gone)
 
 
 def tcp_bytes() -> int:

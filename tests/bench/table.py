@@ -5,6 +5,12 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
+KEYS = (
+    "cpu_per_delivery", "publish_to_last", "memory_idle", "connect_cpu", "connect_cpu_jwt", "storm", "gc_pause", "workers_even",
+    "slow_readers_time", "slow_readers_memory", "log_to_socket_p50", "log_to_socket_p99", "idle_cpu",
+)  # fmt: skip
+"""What a file of figures has after `make bench`, whatever else."""
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -28,15 +34,15 @@ def spread(values: list[float]) -> str:
 
 
 def show(title: str, figures: list[Figure]) -> None:
-    print(f"\n{title}\n{'':<58} {'median [least–greatest]':>26} {'× floor':>20}   goal", flush=True)
+    print(f"\n{title}\n{'':<66} {'median [least–greatest]':>26} {'× floor':>20}   goal", flush=True)
     for one in figures:
         ratio = spread(one.ratios) if one.ratios else "-"
-        print(f"{f'{one.name}, {one.unit}':<58} {spread(one.values):>26} {ratio:>20}   {one.goal}", flush=True)
+        print(f"{f'{one.name}, {one.unit}':<66} {spread(one.values):>26} {ratio:>20}   {one.goal}", flush=True)
 
 
-def write(figures: list[Figure], file: Path) -> None:
+def kept(figures: list[Figure]) -> dict[str, dict[str, object]]:
     """For other programs: by key, the median and the range."""
-    kept = {
+    return {
         one.key: {
             "value": statistics.median(one.values),
             "unit": one.unit,
@@ -48,4 +54,7 @@ def write(figures: list[Figure], file: Path) -> None:
         for one in figures
         if one.key
     }
-    file.write_text(json.dumps(kept, indent=1) + "\n")
+
+
+def write(figures: list[Figure], file: Path) -> None:
+    file.write_text(json.dumps(kept(figures), indent=1, ensure_ascii=False) + "\n")

@@ -1,13 +1,13 @@
-"""What every benchmark starts: the floor, a real host, and devices."""
+"""What every benchmark starts: the floor, a real host, and its devices."""
 
 import asyncio
 import contextlib
 import json
-import random
+import os
 import resource
+import socket
 import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,34 +16,50 @@ import httpx
 from pushy import native
 from stagecast.broadcast import Broadcast, encode_broadcast
 from stagecast.log import Topic, open_log
-from stagecast.tokens import load_keys
-from tests.bench.measured import Lines, Unmeasurable, compiled
+from tests.bench.audience import WINDOW, Audience, processes_for, shares
+from tests.bench.hellos import Issuer
+from tests.bench.measured import Lines, compiled
 
 EVENT = "bench"
-WINDOW = 256
-"""Handshakes in flight."""
-PER_SOURCE = 3000
-"""Connections from one source address: far from the end of its ports."""
+SETTINGS = {"ping": 600, "accept_burst": 10_000_000}
+"""Rounds of connects follow one another faster than accept_rate, which is for hosts and not for what is measured here."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Programs and folders of one run."""
+    """Programs, folders and keys of one run."""
 
     folder: Path
     devices: Path
     bare: Path
     native: bool
     """Whether the C fan-out has been built."""
-    numbers: list[int] = field(default_factory=lambda: [0])
+    server_cores: frozenset[int]
+    client_cores: frozenset[int]
+    """Servers and devices never share a core; the same for every contender. Without a second core both are empty: any core."""
+    issuers: dict[str, Issuer] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
+
+    def number(self, name: str) -> int:
+        """1, 2, 3 …, of each name."""
+        self.numbers[name] = self.numbers.get(name, 0) + 1
+        return self.numbers[name]
 
     def fresh(self, name: str) -> Path:
-        self.numbers[0] += 1
-        return self.folder / f"{name}-{self.numbers[0]}"
+        return self.folder / f"{name}-{self.number(name)}"
+
+    def source(self) -> int:
+        """Tells an audience's source addresses from those of the others that are up."""
+        return 1 + self.number("source") % 250
+
+    def issuer(self, algorithm: str = "HS256") -> Issuer:
+        if algorithm not in self.issuers:
+            self.issuers[algorithm] = Issuer(algorithm, self.folder)
+        return self.issuers[algorithm]
 
 
 def prepare(folder: Path) -> Bench:
-    """Builds what is in C. Raises Unmeasurable without a compiler."""
+    """Builds what is in C, and goes to the devices' cores itself. Raises Unmeasurable without a compiler."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     devices, bare = compiled("devices", folder), compiled("floor", folder)
@@ -51,11 +67,17 @@ def prepare(folder: Path) -> Bench:
         native.build()
     except native.NotBuilt as why:
         print(f"without the native fan-out: {why}", flush=True)
-    return Bench(folder, devices, bare, native.load() is not None)
+    cores = sorted(os.sched_getaffinity(0))
+    servers, clients = frozenset(cores[: len(cores) // 2]), frozenset(cores[len(cores) // 2 :])
+    if servers:
+        os.sched_setaffinity(0, clients)
+    return Bench(folder, devices, bare, native.load() is not None, servers, clients)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Server:
+    """One contender's server."""
+
     port: int
     pids: list[int]
     """All its processes on the way of a broadcast."""
@@ -64,95 +86,109 @@ class Server:
     gen: int = 0
     data: Path | None = None
     admin: str = ""
+    event: str = EVENT
+    issuer: Issuer | None = None
+    """Whose tokens its devices bring; None: it asks for none."""
 
 
 @contextlib.asynccontextmanager
-async def floor(bench: Bench) -> AsyncIterator[Server]:
-    async with Lines(str(bench.bare), "0") as lines:
-        port = int((await lines.hear("port"))[0])
+async def floor(bench: Bench, processes: int = 1, pinned: bool = True) -> AsyncIterator[Server]:
+    """The bare C send() loop, in as many processes as a host would have workers."""
+    cores = bench.server_cores if pinned else bench.server_cores | bench.client_cores
+    async with contextlib.AsyncExitStack() as stack:
+        port, children = free_port() if processes > 1 else 0, []
+        for _ in range(processes):
+            command = [str(bench.bare), str(port), *(["shared"] if processes > 1 else [])]
+            lines = await stack.enter_async_context(Lines(*command, cores=cores))
+            port = int((await lines.hear("port"))[0])
+            children.append(lines)
 
         async def publish(seq: int) -> None:
-            lines.say("send " + encode_broadcast(broadcast(1_764_000_000_000, seq)).decode())
+            text = encode_broadcast(broadcast(1_764_000_000_000, seq)).decode()
+            for lines in children:
+                lines.say("send " + text)
 
-        yield Server(port, [lines.process.pid], publish, 2)
+        yield Server(port, [lines.pid for lines in children], publish, 2, issuer=bench.issuer())
 
 
 @contextlib.asynccontextmanager
-async def host(bench: Bench, *, workers: int = 1, fan_out: str = "auto", **settings: object) -> AsyncIterator[Server]:
-    """`stagecast dev` on the embedded log and store, with the event at its first stage."""
-    folder = bench.fresh("data")
-    command = [sys.executable, "-m", "stagecast.cli", "dev", "--json", "--data", str(folder), "--workers", str(workers)]
-    command += ["--http", "127.0.0.1:0", "--ws", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--fan-out", fan_out]
-    # Rounds of connects follow one another faster than accept_rate, which is for hosts and not for what is measured here.
-    for name, value in ({"ping": 600, "accept_burst": 10_000_000} | settings).items():
+async def host(
+    bench: Bench,
+    *,
+    program: Sequence[str] = ("stagecast.cli",),
+    pinned: bool = True,
+    event: str = EVENT,
+    algorithm: str = "HS256",
+    pad: bool = False,
+    **settings: object,
+) -> AsyncIterator[Server]:
+    """`stagecast dev`, whose host is that of `stagecast pushy`, with the event at its first stage. `pad`: states as long as they
+    may be."""
+    folder, issuer = bench.fresh("data"), bench.issuer(algorithm)
+    command = [sys.executable, "-m", *program, "dev", "--json", "--data", str(folder), "--keys", str(issuer.keys)]
+    command += ["--http", "127.0.0.1:0", "--ws", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+    for name, value in (SETTINGS | settings).items():
         command += [f"--{name.replace('_', '-')}", str(value)]
-    async with Lines(*command, errors=bench.folder / "errors.txt") as lines:
+    cores = bench.server_cores if pinned else bench.server_cores | bench.client_cores
+    async with Lines(*command, errors=bench.folder / "errors.txt", cores=cores) as lines:
         assert lines.process.stdout is not None
         ready = json.loads(await asyncio.wait_for(lines.process.stdout.readline(), 30))
         key = (folder / "operator.key").read_text().strip()
         async with httpx.AsyncClient(base_url=ready["http"], headers={"Authorization": f"Bearer {key}"}) as api:
-            body = {"id": EVENT, "title": "Benchmark", "plan": [{"stage": "upcoming"}, {"stage": "live"}]}
+            body = {"id": event, "title": "Benchmark", "plan": [{"stage": "upcoming"}, {"stage": "live"}]}
             made = (await api.post("/v1/events", json=body)).raise_for_status().json()
-        log = await open_log(f"sqlite:///{folder}/log.sqlite")
+        log = await open_log(str(settings.get("log") or f"sqlite:///{folder}/log.sqlite"))
 
-        async def publish(seq: int, pad: int = 0) -> None:
-            await log.append(Topic.EVENTS, EVENT, encode_broadcast(broadcast(made["gen"], seq)))
+        async def publish(seq: int) -> None:
+            await log.append(Topic.EVENTS, event, encode_broadcast(broadcast(made["gen"], seq, event, pad)))
 
         try:
             port = int(ready["ws"].rsplit(":", 1)[1].removesuffix("/ws"))
             pids = [ready["pids"]["feed"], *ready["pids"]["workers"]]
-            yield Server(port, pids, publish, made["seq"] + 1, made["gen"], folder, ready["admin"])
+            yield Server(
+                port, pids, publish, made["seq"] + 1, made["gen"], folder, ready["admin"], event, issuer
+            )  # fmt: skip
         finally:
             await log.close()
 
 
-def broadcast(gen: int, seq: int) -> Broadcast:
-    return Broadcast(EVENT, gen, seq, "live" if seq % 2 else "upcoming", gen + seq, None, 30_000, None)
+def broadcast(gen: int, seq: int, event: str = EVENT, pad: bool = False) -> Broadcast:
+    """A state of some 120 bytes; padded some 300, near the 367 that its schema allows."""
+    stage, version = ("live" if seq % 2 else "upcoming"), None
+    if pad:
+        stage, version = stage.ljust(64, "-"), "1764000000000-".ljust(62, "a")
+    return Broadcast(event, gen, seq, stage, gen + seq, version, 30_000, None)
 
 
-def write_hellos(bench: Bench, server: Server, count: int) -> Path:
-    """A hello for each device, with a token of the host's own key."""
-    assert server.data is not None
-    keys, rng, now = load_keys(server.data / "keys.json"), random.Random(1), time.time()
-    file = bench.fresh("hellos")
-    with file.open("w") as out:
-        for i in range(count):
-            token = keys.mint(f"member-{i}", f"device-{i}", [EVENT], 3600, now, rng)
-            at = [{"e": EVENT, "gen": 0, "seq": 0, "map": None}]
-            hello = {"t": "hello", "token": token, "device": f"device-{i}", "app": "bench", "at": at}
-            out.write(json.dumps(hello) + "\n")
-    return file
+def devices(
+    bench: Bench, server: Server, most: int, *, pinned: bool = True, window: int = WINDOW, small: int = 0
+) -> Audience:
+    """Up to `most` devices of this server, not yet connected."""
+    parts = shares(most, processes_for(most))
+    hellos = None
+    if server.issuer is not None:
+        hellos = [server.issuer.hellos(server.event, part, sum(parts[:i])) for i, part in enumerate(parts)]
+    cores = bench.client_cores if pinned else bench.server_cores | bench.client_cores
+    return Audience(
+        bench.devices, server.port, hellos, parts, cores=cores, window=window, small=small, number=bench.source()
+    )  # fmt: skip
 
 
-def devices(bench: Bench, server: Server, hellos: Path, count: int, *, window: int = WINDOW, small: int = 0) -> Lines:
-    """`count` devices that connect and say hello at once."""
-    sources = max(4, -(-count // PER_SOURCE))
-    return Lines(
-        str(bench.devices),
-        "127.0.0.1",
-        str(server.port),
-        str(count),
-        str(window),
-        str(sources),
-        str(hellos),
-        str(small),
-    )
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
 
 
-async def all_read(lines: Lines, seq: int, timeout: float = 60) -> list[str]:
-    """Waits until all devices have a state of `seq`."""
-    while True:
-        got = await lines.hear("seq", timeout)
-        if int(got[0]) == seq:
-            return got
-        if int(got[0]) > seq:
-            raise Unmeasurable(f"seq {got[0]} came before {seq}")
+async def gauge(admin: str, name: str) -> float:
+    """A value of a host's metrics, summed over workers."""
+    return sum((await gauges(admin, name)).values())
 
 
-async def gauge(server: Server, name: str) -> float:
-    """A value of the host's metrics, summed over workers."""
+async def gauges(admin: str, name: str) -> dict[str, float]:
+    """A host's metric, by its labels."""
     async with httpx.AsyncClient() as client:
-        text = (await client.get(f"{server.admin}/metrics")).text
-    return sum(
-        float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{"))
-    )
+        text = (await client.get(f"{admin}/metrics")).text
+    found = (line.rsplit(" ", 1) for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{")))
+    return {labels: float(value) for labels, value in found}
