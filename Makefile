@@ -54,11 +54,11 @@ js:  ## the browser SDK: types, build with its size, tests (needs Node 20)
 native: $(VENV)/.run  ## compile the fan-out's C loop, which is optional (needs a C compiler)
 	@$(BIN)/python -m pushy.native
 
-bench: $(VENV)/.dev  ## one worker, 10,000 connections, beside a bare C send() loop; JSON=file keeps the figures
-	@$(BIN)/python -m tests.bench $(if $(JSON),--json $(JSON)) $(ARGS)
+bench: $(VENV)/.dev  ## what a host costs, beside a bare C send() loop: some 5 minutes; JSON=file keeps the figures
+	@$(BIN)/python -m tests.bench --page docs/performance.md $(if $(JSON),--json $(JSON)) $(ARGS)
 
-bench-full: $(VENV)/.dev  ## all benchmarks with five rounds each: an hour
-	@$(BIN)/python -m tests.bench --full $(if $(JSON),--json $(JSON)) $(ARGS)
+bench-full: $(VENV)/.dev  ## all benchmarks, with more rounds, growth and peers: an hour
+	@$(BIN)/python -m tests.bench --full --page docs/performance.md $(if $(JSON),--json $(JSON)) $(ARGS)
 
 load: $(VENV)/.dev  ## Locust against a running host: see docs/howto/operate.md
 	@$(BIN)/locust -f loadtest/locustfile.py --headless $(ARGS)

@@ -14,13 +14,16 @@ import importlib
 import sys
 import tempfile
 import time
+from datetime import datetime
 from pathlib import Path
 
 from tests.bench.measured import Unmeasurable
+from tests.bench.page import renew
 from tests.bench.table import KEYS, Figure, show, write
 from tests.bench.world import prepare
 
 QUICK = ("fanout", "connect", "storm", "pauses", "workers", "slow", "latency", "idle")
+CONNECTIONS = 10_000
 NAMES = (*QUICK, "growth", "sixty", "peers", "receipts", "explain")
 
 
@@ -38,17 +41,27 @@ async def run(options: argparse.Namespace) -> list[Figure]:
             show(f"{name}: {title} ({options.connections:,} connections, {time.monotonic() - began:.0f} s)", found)
             figures += found
             if options.json:
-                write(figures, options.json)
+                write(figures, options.json, add=bool(options.names))
+            if options.page:
+                renew(options.page, name, found, named(name, options), datetime.now().astimezone())
     return figures
+
+
+def named(name: str, options: argparse.Namespace) -> list[str]:
+    """The arguments that run this one again."""
+    rounds = [] if options.rounds is None else ["--rounds", str(options.rounds)]
+    many = [] if options.connections == CONNECTIONS else ["--connections", str(options.connections)]
+    return [name, *(["--full"] if options.full else []), *rounds, *many]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[*NAMES, []], metavar="NAME")
-    parser.add_argument("--connections", type=int, default=10_000)
+    parser.add_argument("--connections", type=int, default=CONNECTIONS)
     parser.add_argument("--rounds", type=int, help="fresh starts of all servers; each benchmark has its own number")
     parser.add_argument("--full", action="store_true", help="all of them, with more rounds")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="writes the figures too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="writes the figures too; with NAMEs it adds them")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="renews the sections of docs/performance.md")
     options = parser.parse_args()
     try:
         figures = asyncio.run(run(options))

@@ -6,6 +6,7 @@ it, and so is memory, at the same points of both runs: after the broadcasts, and
 """
 
 import asyncio
+import json
 import time
 from argparse import Namespace
 from collections.abc import Callable
@@ -140,11 +141,14 @@ async def _push_maps(server: Server, count: int, look: Callable[[int], None]) ->
         "stages": {"live": "x" * MAP_BYTES}, "default": None, "cohort": False,
     }  # fmt: skip
     async with httpx.AsyncClient(headers={"Authorization": f"Bearer {key}"}, timeout=30) as client:
+        bodies = [
+            json.dumps([{"device": f"device-{i}", "frame": frame} for i in range(first, min(first + AT_ONCE, count))])
+            for first in range(0, count, AT_ONCE)
+        ]
         for number in range(MAPS):
             gone = 0
-            for first in range(0, count, AT_ONCE):
-                entries = [{"device": f"device-{i}", "frame": frame} for i in range(first, min(first + AT_ONCE, count))]
-                answer = (await client.post(f"{server.admin}/push", json=entries)).raise_for_status()
+            for body in bodies:
+                answer = (await client.post(f"{server.admin}/push", content=body)).raise_for_status()
                 gone += sum(one["status"] == 404 for one in answer.json())
             if (number + 1) % LOOK_EVERY == 0:
                 look(gone)

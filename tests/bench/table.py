@@ -56,5 +56,7 @@ def kept(figures: list[Figure]) -> dict[str, dict[str, object]]:
     }
 
 
-def write(figures: list[Figure], file: Path) -> None:
-    file.write_text(json.dumps(kept(figures), indent=1, ensure_ascii=False) + "\n")
+def write(figures: list[Figure], file: Path, *, add: bool) -> None:
+    """`add`: to what the file has, if it is there; of equal keys the new one counts."""
+    before = json.loads(file.read_text()) if add and file.exists() else {}
+    file.write_text(json.dumps(before | kept(figures), indent=1, ensure_ascii=False) + "\n")

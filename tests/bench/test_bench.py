@@ -12,9 +12,10 @@ from stagecast.tokens import Keys, TokenError, load_keys
 from tests.bench import growth, slow, workers
 from tests.bench.audience import processes_for, shares
 from tests.bench.hellos import Issuer, spoiled
-from tests.bench.measured import on_cores
+from tests.bench.measured import Unmeasurable, on_cores
+from tests.bench.page import put, verdict
 from tests.bench.paired import Contender, compare, rotated
-from tests.bench.table import Figure, kept
+from tests.bench.table import Figure, kept, write
 from tests.bench.unchecked import look_up
 from tests.bench.watched import Collection, collections, note
 from tests.bench.world import Bench, devices, floor, prepare
@@ -102,3 +103,29 @@ async def _speak(bench: Bench) -> None:
                 assert len(contender.rounds) == 2
                 assert contender.last.total() == 5 + 2 * 2
                 await audience.close()
+
+
+def test_a_part_of_the_benchmarks_renews_its_part_of_the_page() -> None:
+    """The rest stays, and a page without the section is refused rather than left as it was."""
+    page = "a\n<!-- measured: one -->\nold\n<!-- end -->\nb\n<!-- measured: two -->\nkept\n<!-- end -->\n"
+    assert put(page, "one", "new\n") == page.replace("old", "new")
+    with pytest.raises(Unmeasurable):
+        put(page, "three", "new\n")
+
+
+def test_verdicts() -> None:
+    """By the median: of the ratios where the goal is a ratio. What is no bound has none."""
+    assert verdict(Figure("", [2.0], "", "≤ 1.10 × floor", [1.0, 1.05, 2.0])) == "met"
+    assert verdict(Figure("", [1900.0, 1700.0], "", "≤ 1,800")) == "met"
+    assert verdict(Figure("", [1900.0], "", "≤ 1,800")) == "**not met**"
+    assert verdict(Figure("", [1.0], "", "printed")) == ""
+
+
+def test_figures_of_a_part_are_added(tmp_path: Path) -> None:
+    """To those of the other parts; a run of all begins anew."""
+    file = tmp_path / "figures.json"
+    write([Figure("one", [1], "s", key="one")], file, add=False)
+    write([Figure("two", [2], "s", key="two")], file, add=True)
+    assert list(json.loads(file.read_text())) == ["one", "two"]
+    write([Figure("two", [2], "s", key="two")], file, add=False)
+    assert list(json.loads(file.read_text())) == ["two"]
