@@ -4,7 +4,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from kv.facts import StoreFacts
-from kv.store import Conditional, Item, OutcomeUnknown, Page, Put, Store, StoreError, StoreUnavailable, Version
+from kv.store import Conditional, Item, OutcomeUnknown, Page, Put, Removal, Store, StoreError, StoreUnavailable, Version
 
 __all__ = [
     "Conditional",
@@ -13,6 +13,7 @@ __all__ = [
     "OutcomeUnknown",
     "Page",
     "Put",
+    "Removal",
     "Store",
     "StoreError",
     "StoreFacts",

@@ -31,7 +31,7 @@ from cassandra.query import BatchStatement, BatchType, PreparedStatement, Statem
 
 from kv.cassandra_schema import checked_keyspace, ensure_schema, replication
 from kv.facts import StoreFacts
-from kv.store import Item, OutcomeUnknown, Page, Put, StoreError, StoreUnavailable, Version
+from kv.store import Item, OutcomeUnknown, Page, Put, Removal, StoreError, StoreUnavailable, Version
 from stagecast.clock import Clock, SystemClock
 from stagecast.server_url import ServerUrl, read_server_url
 
@@ -119,6 +119,16 @@ class CassandraStore:
     async def delete(self, record: str, keys: Sequence[str]) -> None:
         some = [list(keys[i : i + BATCH_ITEMS]) for i in range(0, len(keys), BATCH_ITEMS)]
         await self._all(lambda keys: self._do.delete.bind((record, keys)), some)
+
+    async def remove(self, items: Sequence[Removal]) -> set[tuple[str, str]]:
+        removed: set[tuple[str, str]] = set()
+        for start in range(0, len(items), LANES):
+            some = items[start : start + LANES]
+            kept = await asyncio.gather(*(self.get(one.record, one.key) for one in some))
+            meant = [one for one, value in zip(some, kept, strict=True) if one.means(value)]
+            await asyncio.gather(*(self.delete(one.record, [one.key]) for one in meant))
+            removed.update((one.record, one.key) for one in meant)
+        return removed
 
     async def page(self, record: str, after: str | None = None, max_bytes: int = 1 << 20) -> Page:
         wanted = min(PAGE_ROWS, max_bytes // 512 + 2)

@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 
 import apsw
 
-from kv.store import Item, OutcomeUnknown, Page, Put, StoreUnavailable, Version
+from kv.store import Item, OutcomeUnknown, Page, Put, Removal, StoreUnavailable, Version
 from stagecast.clock import Clock, SystemClock
 from stagecast.sqlite import Database, DatabaseError, Format, Upkeep, path_of, rows
 
@@ -42,14 +42,18 @@ PAGE = """
 """
 FIRST_PAGE = PAGE.replace("key > ?", "key >= ?")
 """From the empty key on, itself included."""
+REMOVE = """
+    DELETE FROM items WHERE record = ?1 AND key = ?2 AND iif(?4, substr(value, 1, length(?3)), value) = ?3
+    RETURNING record, key
+"""
 EXPIRED = "DELETE FROM items WHERE rowid IN (SELECT rowid FROM items WHERE expires <= ? ORDER BY expires LIMIT ?)"
 
 
 class SqliteStore:
     """Both ports on one file. Use `open`.
 
-    Promised besides what the ports promise: a `put` or `delete` is atomic; versions count 1, 2, 3, …. A ttl runs on the wall
-    clock. Expired items are never returned and are deleted by and by, by processes that write.
+    Promised besides what the ports promise: a `put`, `delete` or `remove` is atomic, its look included; versions count 1, 2,
+    3, …. A ttl runs on the wall clock. Expired items are never returned and are deleted by and by, by processes that write.
     """
 
     def __init__(self, database: Database, clock: Clock) -> None:
@@ -94,6 +98,18 @@ class SqliteStore:
 
         with _translated():
             await self._database.write(work, len(places))
+
+    async def remove(self, items: Sequence[Removal]) -> set[tuple[str, str]]:
+        if len(items) > PUT_MAX:
+            raise ValueError(f"remove: {len(items):,} items in one call, {PUT_MAX:,} are allowed")
+        if not items:
+            return set()
+
+        def work(connection: apsw.Connection) -> set[tuple[str, str]]:
+            return {(str(record), str(key)) for record, key in connection.executemany(REMOVE, items)}
+
+        with _translated():
+            return await self._database.write(work, len(items))
 
     async def page(self, record: str, after: str | None = None, max_bytes: int = 1 << 20) -> Page:
         items: list[Item] = []

@@ -36,6 +36,20 @@ class Put(NamedTuple):
     """Seconds until the item disappears by itself; None for never."""
 
 
+class Removal(NamedTuple):
+    """An item to delete, if it still is the one that is meant."""
+
+    record: str
+    key: str
+    value: bytes
+    """What its value is, or"""
+    longer: bool = False
+    """begins with."""
+
+    def means(self, value: bytes | None) -> bool:
+        return value is not None and (value.startswith(self.value) if self.longer else value == self.value)
+
+
 class Page(NamedTuple):
     items: Sequence[Item]
     after: str | None
@@ -61,6 +75,11 @@ class Store(Protocol):
 
     async def delete(self, record: str, keys: Sequence[str]) -> None:
         """Deletes items; absent ones are no error."""
+        ...
+
+    async def remove(self, items: Sequence[Removal]) -> set[tuple[str, str]]:
+        """Deletes those of the items whose value is the one that is meant, and says which: (record, key). At most 10,000 a call.
+        Not promised: that looking and deleting are one; a value written between them may be lost."""
         ...
 
     async def page(self, record: str, after: str | None = None, max_bytes: int = 1 << 20) -> Page:

@@ -20,7 +20,8 @@ class Admission:
     looked at every time."""
 
     keys: KeysFile
-    _remembered: dict[bytes, Claims] = field(default_factory=dict)
+    _remembered: dict[int, Claims] = field(default_factory=dict)
+    """By digest, as an int: 16 bytes less than the bytes themselves take."""
     _revoked: dict[tuple[str, str], int] = field(default_factory=dict)
     _events: dict[tuple[str, ...], list[str]] = field(default_factory=dict)
     """One list for tokens of equal rights."""
@@ -29,7 +30,7 @@ class Admission:
 
     def admit(self, token: str, wall: int) -> Claims:
         """What the token says. `wall` in ms. Raises TokenError: no good, expired, revoked."""
-        digest = hashlib.sha256(token.encode()).digest()[:DIGEST_BYTES]
+        digest = int.from_bytes(hashlib.sha256(token.encode()).digest()[:DIGEST_BYTES])
         claims = self._remembered.get(digest)
         if claims is not None and claims.exp <= wall / 1000:
             del self._remembered[digest]

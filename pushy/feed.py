@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import assert_never
@@ -40,7 +40,6 @@ from pushy.link import (
     Joined,
     Readiness,
     Refused,
-    Replaced,
     Revoked,
     Sessions,
     Steer,
@@ -114,11 +113,11 @@ class Feed:
         self._link_bytes = self._overflows = self._workers_lost = 0
         self.roads = Roads(log, store, self, clock)
         self.outbox = Outbox()
-        self.registry = Registry(settings.lifetime + GRACE)
         self._host = settings.host or socket.gethostname()
+        self.registry = Registry(settings.lifetime + GRACE, self._host, admin_url)
         self._admin_url = admin_url
         self._drains = Drains(drain_file, self._host)
-        self._sessions = Whereabouts(self._host, admin_url, self.registry, self._told_all, self._replace)
+        self._sessions = Whereabouts(self.registry)
         self.deliveries = Deliveries()
         self._explaining = Explaining()
         self.collector = HostCollector(self._own_values, self._worker_values)
@@ -284,21 +283,18 @@ class Feed:
 
     def _moved(self, link: WorkerLink, changes: Sequence[Began | Ended]) -> None:
         assert link.joined is not None
-        for change in changes:
-            match change:
-                case Began():
-                    self._sessions.began(link.joined.worker, change)
-                case Ended():
-                    self._sessions.ended(change)
-
-    def _replace(self, which: Callable[[int], bool], change: Began, start: int) -> None:
-        replaced = Replaced(change.member, change.device, start)
-        for link in self._joined():
-            if link.joined is not None and which(link.joined.worker):
-                link.send(replaced)
+        replaced = self._sessions.moved(link.joined.worker, changes, self._told_all())
+        if not replaced:
+            return
+        for other in self._joined():
+            assert other.joined is not None
+            worker = other.joined.worker
+            if told := b"".join(pack(one.message) for one in replaced if one.concerns(worker)):
+                other.write(told)
 
     def _told_all(self) -> bool:
-        return self._clock.monotonic() - self._started >= self._settings.lifetime
+        """Whether no session can be at a worker that has not told it: see Whereabouts."""
+        return self._workers == 1 or self._clock.monotonic() - self._started >= self._settings.lifetime
 
     def _gauge(self, link: WorkerLink, values: dict[str, float]) -> None:
         assert link.joined is not None

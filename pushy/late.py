@@ -6,7 +6,7 @@ from typing import Generic, Protocol, TypeVar
 
 import structlog
 
-from kv import KeyValue, Page, Put, StoreUnavailable, Version
+from kv import KeyValue, Page, Put, Removal, StoreUnavailable, Version
 from stagecast.log import LogUnavailable, MessageLog, Positions, Record, Topic
 
 PAUSE = 1.0
@@ -87,6 +87,9 @@ class LateStore(_Late[KeyValue]):
 
     async def delete(self, record: str, keys: Sequence[str]) -> None:
         await self.there.delete(record, keys)
+
+    async def remove(self, items: Sequence[Removal]) -> set[tuple[str, str]]:
+        return await self.there.remove(items)
 
     async def page(self, record: str, after: str | None = None, max_bytes: int = 1 << 20) -> Page:
         return await self.there.page(record, after, max_bytes)

@@ -42,7 +42,7 @@ class Counted(Struct, frozen=True, tag=True):
     receipts: list[Receipt]
 
 
-class Began(Struct, frozen=True, tag=True):
+class Began(Struct, frozen=True, tag=True, array_like=True, gc=False):
     """A session began (after its hello was accepted): for the registry, and for other workers to replace an earlier one."""
 
     member: str
@@ -51,7 +51,7 @@ class Began(Struct, frozen=True, tag=True):
     start: int
 
 
-class Ended(Struct, frozen=True, tag=True):
+class Ended(Struct, frozen=True, tag=True, array_like=True, gc=False):
     member: str
     device: str
     sid: str

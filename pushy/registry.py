@@ -1,25 +1,26 @@
 """Where devices are connected, written behind: coalesced, bounded, and never awaited by anything on the way of a broadcast.
 
 Not promised: that an entry is there (it may be shed, or not written yet: the pull is the net), nor that it still is true (its
-host may be dead: a push there says 404). An `Ended` deletes only the entry of its own session: it reads before it deletes, so the
-teardown of an old host leaves a newer entry alone. The two steps are not one: an entry written between them is lost until that
-device connects again, within its connection's lifetime.
+host may be dead: a push there says 404). An `Ended` deletes only the entry of its own session, so the teardown of an old host
+leaves a newer entry alone. Where the store's look and deletion are not one, an entry written between them is lost until that
+device connects again, within its connection's lifetime; so is one of the two records of an entry written between their removals.
 """
 
 import asyncio
-from dataclasses import dataclass
 from itertools import islice
 
 import msgspec
 import structlog
 
-from kv import Put, Store, StoreError
+from kv import Put, Removal, Store, StoreError
+from pushy.link import Began, Ended
 from stagecast.records import Session, device_record, registry_record
 
 PENDING_MAX = 50_000
-BATCH = 500
-DELETES = 32
-"""Entries deleted at once: each is two reads and two deletes."""
+BATCH = 2000
+"""Changes written at once, two items each: a transaction costs as much as some 50 of them."""
+GATHER = 0.1
+"""Seconds from the first change to the write: what comes meanwhile goes along, and who leaves meanwhile is written once."""
 GRACE = 120.0
 """Seconds that an entry outlives the longest connection."""
 PAUSE_FIRST, PAUSE_MAX = 0.5, 10.0
@@ -27,28 +28,23 @@ PAUSE_FIRST, PAUSE_MAX = 0.5, 10.0
 DEVICE_KEY = "member"
 
 _log = structlog.get_logger()
-Holder = tuple[str, str]
-"""(member, device)."""
+_encode = msgspec.json.Encoder().encode
 
-
-@dataclass(frozen=True, slots=True)
-class Gone:
-    """The session with this id has ended: delete its entry, if it still is its own."""
-
-    sid: str
-
-
-Change = Session | Gone
+Change = tuple[int, Began | Ended]
+"""What a worker, by its index, has told."""
+Batch = dict[int, Change]
+"""By holder, a hash of member and device (whereabouts.Holder)."""
 
 
 class Registry:
-    """What is still to be written, the last change of each (member, device)."""
+    """What is still to be written, the last change of each holder. `ttl` in seconds; `host` and `admin` as in `Session`."""
 
-    def __init__(self, ttl: float, pending_max: int = PENDING_MAX) -> None:
-        self._pending: dict[str, Change] = {}
-        """By holder as one string: a third of a tuple of two, and a storm leaves tens of thousands here."""
+    def __init__(self, ttl: float, host: str, admin: str, pending_max: int = PENDING_MAX) -> None:
+        self._pending: Batch = {}
         self._pending_max = pending_max
         self._ttl = ttl
+        self._host = host
+        self._admin = admin
         self._news = asyncio.Event()
         self.shed = 0
         self.written = 0
@@ -57,49 +53,48 @@ class Registry:
     def __len__(self) -> int:
         return len(self._pending)
 
-    def began(self, member: str, device: str, session: Session) -> None:
-        self._put((member, device), session)
+    def began(self, holder: int, worker: int, change: Began) -> None:
+        self._put(holder, (worker, change))
 
-    def ended(self, member: str, device: str, sid: str) -> None:
-        match self._pending.get(_packed((member, device))):
-            case Session(sid=pending) if pending != sid:
-                return  # a later session's entry will stand there anyway
-            case _:
-                self._put((member, device), Gone(sid))
+    def ended(self, holder: int, change: Ended) -> None:
+        pending = self._pending.get(holder)
+        if pending is not None and isinstance(pending[1], Began) and pending[1].sid != change.sid:
+            return  # a later session's entry will stand there anyway
+        self._put(holder, (0, change))
 
-    def _put(self, holder: Holder, change: Change) -> None:
-        kept = _packed(holder)
-        if kept not in self._pending and len(self._pending) >= self._pending_max:
+    def _put(self, holder: int, change: Change) -> None:
+        pending = self._pending
+        if len(pending) >= self._pending_max and holder not in pending:
             self.shed += 1
             return
-        self._pending[kept] = change
-        self._news.set()
+        if not pending:
+            self._news.set()
+        pending[holder] = change
 
-    def take(self) -> list[tuple[Holder, Change]]:
+    def take(self) -> Batch:
         """Up to BATCH changes, the oldest first; they are the caller's now."""
-        batch = list(islice(self._pending.items(), BATCH))
-        for kept, _ in batch:
-            del self._pending[kept]
-        return [(_unpacked(kept), change) for kept, change in batch]
+        if len(self._pending) <= BATCH:
+            batch, self._pending = self._pending, {}
+            return batch
+        batch = dict(islice(self._pending.items(), BATCH))
+        for holder in batch:
+            del self._pending[holder]
+        return batch
 
-    def put_back(self, changes: list[tuple[Holder, Change]]) -> None:
+    def put_back(self, batch: Batch) -> None:
         """What could not be written, unless something newer came meanwhile or there is no room."""
-        for holder, change in changes:
-            if _packed(holder) not in self._pending:
+        for holder, change in batch.items():
+            if holder not in self._pending:
                 self._put(holder, change)
 
     async def flush(self, store: Store) -> bool:
         """Writes one batch; False when that failed (and is pending again)."""
         batch = self.take()
         try:
-            puts = [
-                put for holder, change in batch if isinstance(change, Session) for put in self._puts(holder, change)
-            ]
-            if puts:
+            if puts := self._puts(batch):
                 await store.put(puts)
-            gone = [(holder, change.sid) for holder, change in batch if isinstance(change, Gone)]
-            for start in range(0, len(gone), DELETES):
-                await asyncio.gather(*(_delete(store, *one) for one in gone[start : start + DELETES]))
+            if gone := [change for _, change in batch.values() if isinstance(change, Ended)]:
+                await _remove(store, gone)
         except asyncio.CancelledError:
             self.put_back(batch)  # for the flush at the end
             raise
@@ -117,6 +112,7 @@ class Registry:
         while True:
             await self._news.wait()
             self._news.clear()
+            await asyncio.sleep(GATHER)
             while self._pending:
                 if await self.flush(store):
                     pause = PAUSE_FIRST
@@ -124,36 +120,27 @@ class Registry:
                     await asyncio.sleep(pause)
                     pause = min(2 * pause, PAUSE_MAX)
 
-    def _puts(self, holder: Holder, session: Session) -> list[Put]:
-        member, device = holder
-        return [
-            Put(registry_record(member), device, msgspec.json.encode(session), self._ttl),
-            Put(device_record(device), DEVICE_KEY, member.encode(), self._ttl),
-        ]
+    def _puts(self, batch: Batch) -> list[Put]:
+        host, admin, ttl = self._host, self._admin, self._ttl
+        puts: list[Put] = []
+        for worker, change in batch.values():
+            if isinstance(change, Began):
+                member, device = change.member, change.device
+                session = _encode(Session(change.sid, host, admin, worker, change.start))
+                puts.append(Put(registry_record(member), device, session, ttl))
+                puts.append(Put(device_record(device), DEVICE_KEY, member.encode(), ttl))
+        return puts
 
 
-def _packed(holder: Holder) -> str:
-    member, device = holder
-    return f"{device} {member}"  # device ids hold no blank
+async def _remove(store: Store, gone: list[Ended]) -> None:
+    """The devices' records last: they are found by no other way, and a newer session's stays."""
+    entries = [Removal(registry_record(one.member), one.device, _mark(one.sid), longer=True) for one in gone]
+    removed = await store.remove(entries)
+    own = (one for one, entry in zip(gone, entries, strict=True) if (entry.record, entry.key) in removed)
+    if devices := [Removal(device_record(one.device), DEVICE_KEY, one.member.encode()) for one in own]:
+        await store.remove(devices)
 
 
-def _unpacked(kept: str) -> Holder:
-    device, _, member = kept.partition(" ")
-    return member, device
-
-
-def _sid(kept: bytes) -> str | None:
-    try:
-        return msgspec.json.decode(kept, type=Session).sid
-    except msgspec.DecodeError:  # not ours
-        return None
-
-
-async def _delete(store: Store, holder: Holder, sid: str) -> None:
-    member, device = holder
-    kept = await store.get(registry_record(member), device)
-    if kept is None or _sid(kept) != sid:
-        return
-    await store.delete(registry_record(member), [device])
-    if await store.get(device_record(device), DEVICE_KEY) == member.encode():
-        await store.delete(device_record(device), [DEVICE_KEY])
+def _mark(sid: str) -> bytes:
+    """What the session's record begins with: `sid` is its first field."""
+    return b'{"sid":' + _encode(sid) + b","

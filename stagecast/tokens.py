@@ -49,7 +49,7 @@ class KeysError(ValueError):
 
 
 class Claims(Struct, frozen=True, gc=False):
-    """What a token says."""
+    """What a token says, of what counts once it has been checked: a node keeps it for each connection."""
 
     sub: MemberId
     dev: DeviceId
@@ -57,7 +57,6 @@ class Claims(Struct, frozen=True, gc=False):
     exp: float
     iat: float = 0.0
     kid: str = ""
-    nbf: float = 0.0
 
     def allows(self, event: EventId) -> bool:
         """Whether the token's holder may follow `event`: named, or by a prefix ending in `*`."""
@@ -129,9 +128,8 @@ class Keys:
             raise TokenError(f"not a valid token: {type(error).__name__}") from error
         if parts.head not in self._headers:
             self._remember(parts.head, key)
-        claims = Claims(payload.sub, payload.dev, payload.evt, payload.exp, payload.iat, key.kid, payload.nbf)
-        _check_times(claims, now)
-        return claims
+        _check_times(payload, now)
+        return Claims(payload.sub, payload.dev, payload.evt, payload.exp, payload.iat, key.kid)
 
     @property
     def headers(self) -> int:
@@ -168,7 +166,7 @@ def _base64url(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def _check_times(claims: Claims, now: float) -> None:
+def _check_times(claims: _Payload, now: float) -> None:
     """Written so that a NaN, should a JSON reader let one through, fails every check."""
     if not claims.exp > now:
         raise TokenError("the token has expired")

@@ -12,9 +12,14 @@ from typing import Any, TypeVar
 
 import apsw
 
+from stagecast.heap import give_back
 from stagecast.sqlite.backlog import Backlog, Job, Work
 from stagecast.sqlite.file import OPEN_WAIT, DatabaseError, Format, check_version, connect, identity, open_file
 
+REST = 0.25
+"""Seconds without a write after which the memory of a burst is given back, and"""
+REST_WEIGHT = 1_000
+"""rows that make a burst."""
 WRITE_WAIT = 5.0
 """Seconds after which a write is given up, longer than BUSY_WAIT so that SQLite's own answer comes first."""
 
@@ -65,6 +70,8 @@ class Database:
         self._ended = asyncio.Event()
         self._backlog = Backlog()
         self._tidy_at: float | None = None
+        self._burst = 0
+        """Rows written since the last rest."""
         self._thread = threading.Thread(target=self._run, name=f"sqlite {path.name}", daemon=True)
 
     @classmethod
@@ -182,18 +189,32 @@ class Database:
             logger.warning("%s: closing failed: %s", self.path, error)
 
     def _serve(self) -> None:
-        while (group := self._backlog.take(self._until_tidy())) is not None:
+        while (group := self._backlog.take(self._patience())) is not None:
             if group:
+                self._burst += sum(job.weight for job in group)
                 outcomes = self._commit(group)
                 self._upkeep.after_commit()
                 self._tell(_settle, group, outcomes)
                 if self._tidy_at is None:
                     self._tidy_at = time.monotonic() + self._upkeep.every
+            elif self._burst >= REST_WEIGHT:
+                self._rest()
             if self._tidy_at is not None and time.monotonic() >= self._tidy_at:
                 self._tidy()
 
-    def _until_tidy(self) -> float | None:
-        return None if self._tidy_at is None else max(0.0, self._tidy_at - time.monotonic())
+    def _patience(self) -> float | None:
+        """Seconds until there is something to do even without a write."""
+        rest = REST if self._burst >= REST_WEIGHT else None
+        if self._tidy_at is None:
+            return rest
+        tidy = max(0.0, self._tidy_at - time.monotonic())
+        return tidy if rest is None else min(tidy, rest)
+
+    def _rest(self) -> None:
+        """Gives back the pages that the writer keeps, up to 2 MB: a burst needs them, and what comes one by one does not."""
+        self._burst = 0
+        self._writer.release_memory()
+        give_back()
 
     def _tidy(self) -> None:
         try:

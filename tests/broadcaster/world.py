@@ -13,7 +13,7 @@ from broadcaster.cadence import Cadence
 from broadcaster.firing import Firing
 from broadcaster.parts import Parts
 from broadcaster.service import compose
-from kv import KeyValue, OutcomeUnknown, Page, Put, StoreUnavailable, Version
+from kv import KeyValue, OutcomeUnknown, Page, Put, Removal, StoreUnavailable, Version
 from kv.embedded import SqliteStore
 from stagecast.broadcast import Broadcast
 from stagecast.clock import ManualClock
@@ -85,6 +85,10 @@ class FaultyStore:
         if before is not None:
             await before()
         await self._store.delete(record, keys)
+
+    async def remove(self, items: Sequence[Removal]) -> set[tuple[str, str]]:
+        self._check()
+        return await self._store.remove(items)
 
     async def page(self, record: str, after: str | None = None, max_bytes: int = 1 << 20) -> Page:
         self._check()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from kv import Item, KeyValue, Page, Put, StoreError, open_store
+from kv import Item, KeyValue, Page, Put, Removal, StoreError, open_store
 from tests.contracts.children import Children
 from tests.contracts.places import StorePlace, patiently
 
@@ -47,6 +47,22 @@ async def test_the_last_write_wins(store: KeyValue, name: str) -> None:
     for n in range(50):
         await store.put([Put(name, "key", f"{n}".encode())])
         assert await store.get(name, "key") == f"{n}".encode()
+
+
+async def test_what_is_meant_is_removed(store: KeyValue, name: str) -> None:
+    """By its whole value or by what that begins with; another value stays, a longer one too; absent items are no error."""
+    await store.put([Put(name, "a", b"one"), Put(name, "b", b"one"), Put(name, "c", b"one"), Put(name, "d", bytes(2))])
+    meant = [
+        Removal(name, "a", b"one"),
+        Removal(name, "b", b"on"),
+        Removal(name, "c", b"on", longer=True),
+        Removal(name, "d", b"\0", longer=True),
+        Removal(name, "e", b"one"),
+        Removal(f"{name}/", "b", b"one"),
+    ]
+    assert await store.remove(meant) == {(name, "a"), (name, "c"), (name, "d")}
+    assert [item.key for item in await items(store, name)] == ["b"]
+    assert await store.remove([]) == set()
 
 
 async def test_records_do_not_mix(store: KeyValue, name: str) -> None:

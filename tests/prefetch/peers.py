@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from kv import Item, KeyValue, OutcomeUnknown, Page, Put, StoreUnavailable, Version
+from kv import Item, KeyValue, OutcomeUnknown, Page, Put, Removal, StoreUnavailable, Version
 
 Answer = Callable[[dict[str, Any], int], list[tuple[str | None, int]]]
 """(entry, how often `POST /push` was called before) → (device, status) of each device."""
@@ -99,6 +99,10 @@ class Fickle:
     async def delete(self, record: str, keys: Sequence[str]) -> None:
         self._check()
         await self._store.delete(record, keys)
+
+    async def remove(self, items: Sequence[Removal]) -> set[tuple[str, str]]:
+        self._check()
+        return await self._store.remove(items)
 
     async def page(self, record: str, after: str | None = None, max_bytes: int = 1 << 20) -> Page:
         self._check()

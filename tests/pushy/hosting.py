@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from kv import KeyValue, Page, Put, StoreUnavailable, Version, open_store
+from kv import KeyValue, Page, Put, Removal, StoreUnavailable, Version, open_store
 from pushy.draining import FILE as DRAIN_FILE
 from pushy.feed import Feed
 from pushy.link import FromWorker, Joined, ToWorker, pack, to_worker
@@ -157,6 +157,10 @@ class FaultyStore:
     async def delete(self, record: str, keys: Sequence[str]) -> None:
         self._check()
         await self._store.delete(record, keys)
+
+    async def remove(self, items: Sequence[Removal]) -> set[tuple[str, str]]:
+        self._check()
+        return await self._store.remove(items)
 
     async def page(self, record: str, after: str | None = None, max_bytes: int = 1 << 20) -> Page:
         self._check()

@@ -1,13 +1,15 @@
 """The registry, written behind, on the embedded store."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from kv import KeyValue
-from pushy.registry import DEVICE_KEY, Registry
+from kv import KeyValue, Put, Removal
+from pushy.link import Began, Ended
+from pushy.registry import BATCH, DEVICE_KEY, Registry
+from pushy.whereabouts import holder_of
 from stagecast.records import Session, device_record, registry_record
 from tests.pushy.hosting import GEN, FaultyStore, roads
 
@@ -18,8 +20,22 @@ async def store(tmp_path: Path) -> AsyncIterator[KeyValue]:
         yield store
 
 
-def session(sid: str, host: str = "h1") -> Session:
-    return Session(sid, host, "http://h1:8082", 0, GEN)
+class Device:
+    """A device of a member, as a registry is told of it."""
+
+    def __init__(self, member: str = "m1", device: str = "d1") -> None:
+        self.member, self.device = member, device
+        self.holder = holder_of(member, device)
+
+    def begins(self, registry: Registry, sid: str, worker: int = 0) -> None:
+        registry.began(self.holder, worker, Began(self.member, self.device, sid, GEN))
+
+    def ends(self, registry: Registry, sid: str) -> None:
+        registry.ended(self.holder, Ended(self.member, self.device, sid))
+
+
+def registry(host: str = "h1", pending_max: int = 10_000) -> Registry:
+    return Registry(60.0, host, f"http://{host}:8082", pending_max)
 
 
 async def kept(store: KeyValue, member: str = "m1", device: str = "d1") -> str | None:
@@ -30,33 +46,33 @@ async def kept(store: KeyValue, member: str = "m1", device: str = "d1") -> str |
 
 async def test_a_session_is_found_by_member_and_by_device(store: KeyValue) -> None:
     """Both records are written: member → device → session, and device → member."""
-    registry = Registry(60.0)
-    registry.began("m1", "d1", session("s1"))
-    assert await registry.flush(store)
+    one, device = registry(), Device()
+    device.begins(one, "s1")
+    assert await one.flush(store)
     assert await kept(store) == "s1"
     assert await store.get(device_record("d1"), DEVICE_KEY) == b"m1"
-    assert (len(registry), registry.written) == (0, 1)
+    assert (len(one), one.written) == (0, 1)
 
 
 async def test_an_ended_session_is_deleted(store: KeyValue) -> None:
     """With its device's record."""
-    registry = Registry(60.0)
-    registry.began("m1", "d1", session("s1"))
-    await registry.flush(store)
-    registry.ended("m1", "d1", "s1")
-    await registry.flush(store)
+    one, device = registry(), Device()
+    device.begins(one, "s1")
+    await one.flush(store)
+    device.ends(one, "s1")
+    await one.flush(store)
     assert await kept(store) is None
     assert await store.get(device_record("d1"), DEVICE_KEY) is None
 
 
 async def test_an_old_hosts_teardown_leaves_the_newer_entry(store: KeyValue) -> None:
     """The device has moved to another host before the old one noticed: the entry of the new session stays."""
-    old, new = Registry(60.0), Registry(60.0)
-    old.began("m1", "d1", session("s1"))
+    old, new, device = registry(), registry("h2"), Device()
+    device.begins(old, "s1")
     await old.flush(store)
-    new.began("m1", "d1", session("s2", "h2"))
+    device.begins(new, "s2")
     await new.flush(store)
-    old.ended("m1", "d1", "s1")
+    device.ends(old, "s1")
     await old.flush(store)
     assert await kept(store) == "s2"
     assert await store.get(device_record("d1"), DEVICE_KEY) == b"m1"
@@ -64,42 +80,93 @@ async def test_an_old_hosts_teardown_leaves_the_newer_entry(store: KeyValue) -> 
 
 async def test_a_late_end_does_not_hide_a_pending_session(store: KeyValue) -> None:
     """The end of an earlier session arrives after the next one began: the later one is written."""
-    registry = Registry(60.0)
-    registry.began("m1", "d1", session("s2"))
-    registry.ended("m1", "d1", "s1")
-    await registry.flush(store)
+    one, device = registry(), Device()
+    device.begins(one, "s2")
+    device.ends(one, "s1")
+    await one.flush(store)
     assert await kept(store) == "s2"
 
 
 async def test_changes_of_one_device_are_one_write(store: KeyValue) -> None:
     """A device that comes and goes between two writes costs one."""
-    registry = Registry(60.0)
+    one, device = registry(), Device()
     for i in range(10):
-        registry.began("m1", "d1", session(f"s{i}"))
-    assert len(registry) == 1
-    await registry.flush(store)
+        device.begins(one, f"s{i}")
+    assert len(one) == 1
+    await one.flush(store)
     assert await kept(store) == "s9"
 
 
 async def test_beyond_its_bound_it_sheds_and_counts() -> None:
     """Who is already pending stays, with the newest word; who is new is shed: its pull is the net."""
-    registry = Registry(60.0, pending_max=2)
-    for member in ("m1", "m2", "m3"):
-        registry.began(member, "d1", session("s1"))
-    registry.began("m1", "d1", session("s2"))
-    assert registry.shed == 1
-    assert {holder: change.sid for holder, change in registry.take()} == {("m1", "d1"): "s2", ("m2", "d1"): "s1"}
+    one, devices = registry(pending_max=2), [Device(member) for member in ("m1", "m2", "m3")]
+    for device in devices:
+        device.begins(one, "s1")
+    devices[0].begins(one, "s2")
+    assert one.shed == 1
+    assert [(change.member, change.sid) for _, change in one.take().values()] == [("m1", "s2"), ("m2", "s1")]
+
+
+async def test_a_backlog_is_written_by_bounded_batches(store: KeyValue) -> None:
+    """The oldest first; what comes meanwhile waits behind."""
+    one, devices = registry(), [Device(f"m{i}") for i in range(BATCH + 1)]
+    for device in devices:
+        device.begins(one, "s1")
+    await one.flush(store)
+    assert (await kept(store, f"m{BATCH - 1}"), await kept(store, f"m{BATCH}")) == ("s1", None)
+    assert (len(one), one.written) == (1, BATCH)
+    await one.flush(store)
+    assert await kept(store, f"m{BATCH}") == "s1"
 
 
 async def test_what_the_store_refused_is_written_later(store: KeyValue) -> None:
     """A batch that failed is pending again, unless something newer came."""
-    registry, faulty = Registry(60.0), FaultyStore(store)
+    one, device, faulty = registry(), Device(), FaultyStore(store)
     faulty.down = True
     for member in ("m1", "m2"):
-        registry.began(member, "d1", session("s1"))
-    assert not await registry.flush(faulty)
-    assert (len(registry), registry.failed) == (2, 2)
-    registry.began("m1", "d1", session("s2"))
+        Device(member).begins(one, "s1")
+    assert not await one.flush(faulty)
+    assert (len(one), one.failed) == (2, 2)
+    device.begins(one, "s2")
     faulty.down = False
-    assert await registry.flush(faulty)
+    assert await one.flush(faulty)
     assert (await kept(store, "m1"), await kept(store, "m2")) == ("s2", "s1")
+
+
+async def test_only_the_session_itself_is_removed(store: KeyValue) -> None:
+    """Ids that begin alike, and members that do: each entry, and each device's record, is looked at as a whole."""
+    one, device = registry(), Device("m1")
+    device.begins(one, "s11")
+    await one.flush(store)
+    device.ends(one, "s1")
+    await one.flush(store)
+    assert await kept(store) == "s11"
+    await store.put([Put(device_record("d1"), DEVICE_KEY, b"m12")])
+    device.ends(one, "s11")
+    await one.flush(store)
+    assert await kept(store) is None
+    assert await store.get(device_record("d1"), DEVICE_KEY) == b"m12"
+
+
+async def test_many_ends_are_few_writes(store: KeyValue) -> None:
+    """A host that drains tells all of them at once: two calls, however many they are."""
+    one, devices, counting = registry(), [Device(f"m{i}", f"d{i}") for i in range(300)], Counting(store)
+    for device in devices:
+        device.begins(one, "s1")
+    await one.flush(counting)
+    for device in devices:
+        device.ends(one, "s1")
+    await one.flush(counting)
+    assert (await kept(store, "m0", "d0"), await kept(store, "m299", "d299")) == (None, None)
+    assert await store.get(device_record("d299"), DEVICE_KEY) is None
+    assert counting.removals == [300, 300]
+
+
+class Counting(FaultyStore):
+    def __init__(self, store: KeyValue) -> None:
+        super().__init__(store)
+        self.removals: list[int] = []
+
+    async def remove(self, items: Sequence[Removal]) -> set[tuple[str, str]]:
+        self.removals.append(len(items))
+        return await super().remove(items)

@@ -1,72 +1,93 @@
 """The sessions of one host: who replaces whom."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
-from pushy.link import Began, Ended
+from pushy.link import Began, Ended, Replaced
 from pushy.registry import Registry
-from pushy.whereabouts import Late, Place, Places, Whereabouts
+from pushy.whereabouts import Late, Places, Whereabouts, holder_of, place_of
+
+WALL = 1_764_000_000_000
+HOLDER = holder_of("m1", "d1")
+Change = Began | Ended
 
 
 def test_a_later_session_elsewhere_replaces() -> None:
     """The worker of the earlier one is told; the same worker sees it by itself."""
-    places, holder = Places(), ("m1", "d1")
-    assert places.began(holder, Place(0, "s1", 100)) is None
-    assert places.began(holder, Place(0, "s2", 200)) is None
-    assert places.began(holder, Place(1, "s3", 300)) == Late(0, 300)
+    places = Places()
+    assert places.began(HOLDER, 0, "s1", 100) is None
+    assert places.began(HOLDER, 0, "s2", 200) is None
+    assert places.began(HOLDER, 1, "s3", 300) == Late(0, 300)
     assert (places.count(0), places.count(1)) == (0, 1)
 
 
 def test_a_session_told_late_is_the_one_replaced() -> None:
     """Two workers' words may arrive in the wrong order: the start decides, not the arrival."""
-    places, holder = Places(), ("m1", "d1")
-    places.began(holder, Place(1, "s2", 200))
-    assert places.began(holder, Place(0, "s1", 100)) == Late(0, 200)
-    places.ended(holder, "s1")
+    places = Places()
+    places.began(HOLDER, 1, "s2", 200)
+    assert places.began(HOLDER, 0, "s1", 100) == Late(0, 200)
+    places.ended(HOLDER, "s1")
     assert (places.count(0), places.count(1)) == (0, 1)
+    places.ended(HOLDER, "s2")
+    assert not places.known(HOLDER)
+    assert (places.count(0), places.count(1)) == (0, 0)
 
 
 def test_a_workers_death_forgets_its_sessions() -> None:
     places = Places()
     for device in ("d1", "d2"):
-        places.began(("m1", device), Place(0, "s1", 100))
-    places.began(("m2", "d3"), Place(1, "s1", 100))
+        places.began(holder_of("m1", device), 0, "s1", 100)
+    places.began(holder_of("m2", "d3"), 1, "s1", 100)
     places.left(0)
     assert (places.count(0), places.count(1)) == (0, 1)
+    assert [places.known(holder_of("m1", "d1")), places.known(holder_of("m2", "d3"))] == [False, True]
 
 
-class Replacements:
-    """Takes down who is told to close what, of three workers."""
+def test_a_place_is_whole_and_small() -> None:
+    """Worker, id and start stand apart at their greatest too; of an everyday session it is as large as promised."""
+    places, latest = Places(), (1 << 44) - 1
+    places.began(HOLDER, 5000, "s1", latest - 1)
+    assert places.began(HOLDER, 7, "s2", latest) == Late(5000, latest)
+    assert (places.count(5000), places.count(7)) == (0, 1)
+    assert (HOLDER.__sizeof__(), place_of(1023, "s1", WALL).__sizeof__()) == (32, 36)
 
-    def __init__(self, complete: bool) -> None:
-        self.registry = Registry(60.0)
-        self.told: list[tuple[list[int], str, int]] = []
-        self.whereabouts = Whereabouts("h1", "http://h1", self.registry, lambda: complete, self._replace)
 
-    def _replace(self, which: Callable[[int], bool], change: Began, start: int) -> None:
-        self.told.append(([worker for worker in range(3) if which(worker)], change.device, start))
+def told(changes: Sequence[tuple[int, Change]], complete: bool) -> tuple[list[tuple[list[int], Replaced]], Registry]:
+    """Who of three workers is told what, and the registry."""
+    registry = Registry(60.0, "h1", "http://h1")
+    whereabouts = Whereabouts(registry)
+    replaced = [one for worker, change in changes for one in whereabouts.moved(worker, [change], complete)]
+    return [([worker for worker in range(3) if one.concerns(worker)], one.message) for one in replaced], registry
 
 
 def test_only_the_earlier_sessions_worker_is_told() -> None:
     """Once all sessions are known, a device that is new on this host concerns nobody."""
-    one = Replacements(complete=True)
-    one.whereabouts.began(0, Began("m1", "d1", "s1", 100))
-    assert one.told == []
-    one.whereabouts.began(2, Began("m1", "d1", "s2", 200))
-    assert one.told == [([0], "d1", 200)]
+    first = (0, Began("m1", "d1", "s1", 100))
+    assert told([first], True)[0] == []
+    assert told([first, (2, Began("m1", "d1", "s2", 200))], True)[0] == [([0], Replaced("m1", "d1", 200))]
 
 
 def test_a_young_feed_asks_every_other_worker() -> None:
-    """Sessions from before its start are not told again, so an earlier one may be anywhere."""
-    one = Replacements(complete=False)
-    one.whereabouts.began(1, Began("m1", "d1", "s1", 100))
-    assert one.told == [([0, 2], "d1", 100)]
+    """Sessions from before its start are not told again, so an earlier one may be anywhere, unless one is known."""
+    changes = [(1, Began("m1", "d1", "s1", 100)), (1, Began("m1", "d1", "s2", 200))]
+    assert told(changes, False)[0] == [([0, 2], Replaced("m1", "d1", 100))]
 
 
 def test_a_replaced_session_does_not_enter_the_registry() -> None:
     """Told late, it would hide the session that replaced it."""
-    one = Replacements(complete=True)
-    one.whereabouts.began(1, Began("m1", "d1", "s2", 200))
-    one.whereabouts.began(0, Began("m1", "d1", "s1", 100))
-    assert one.told == [([0], "d1", 200)]
-    one.whereabouts.ended(Ended("m1", "d1", "s1"))
-    assert [change.sid for _, change in one.registry.take()] == ["s2"]
+    changes: list[tuple[int, Change]] = [
+        (1, Began("m1", "d1", "s2", 200)),
+        (0, Began("m1", "d1", "s1", 100)),
+        (0, Ended("m1", "d1", "s1")),
+    ]
+    replaced, registry = told(changes, True)
+    assert replaced == [([0], Replaced("m1", "d1", 200))]
+    assert list(registry.take().values()) == [(1, Began("m1", "d1", "s2", 200))]
+
+
+def test_a_session_that_comes_and_goes_at_once_is_removed() -> None:
+    """Both in one message: the end is the last word."""
+    whereabouts = Whereabouts(registry := Registry(60.0, "h1", "http://h1"))
+    ended = Ended("m1", "d1", "s1")
+    assert whereabouts.moved(0, [Began("m1", "d1", "s1", 100), ended], True) == []
+    assert [change for _, change in registry.take().values()] == [ended]
+    assert whereabouts.places.count(0) == 0

@@ -13,6 +13,7 @@ import pytest
 
 from stagecast.sqlite import Database, DatabaseError, Format, Upkeep, Work, check_version, path_of, rows
 from stagecast.sqlite.backlog import BACKLOG_WEIGHT
+from stagecast.sqlite.database import REST_WEIGHT
 from stagecast.sqlite.file import PATH_BYTES_MAX, open_file
 from tests.stagecast.faulty_disk import FaultyDisk
 
@@ -310,6 +311,21 @@ async def test_tidying_goes_on_until_nothing_is_left(path: Path) -> None:
             done.clear()
             await done.wait()
     await database.close()
+
+
+async def test_a_burst_leaves_no_memory_behind(database: Database) -> None:
+    """The pages that many writes needed are given back soon after the last of them."""
+    before = apsw.memory_used()
+
+    def work(connection: apsw.Connection) -> None:
+        connection.executemany("INSERT INTO numbers VALUES (?)", [(n,) for n in range(100_000)])
+
+    await database.write(work, REST_WEIGHT)
+    assert apsw.memory_used() - before > 500_000
+    async with asyncio.timeout(10):
+        while apsw.memory_used() - before > 100_000:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+    assert await database.write(insert(-1)) == -1
 
 
 def test_a_path_too_long_for_sqlite(tmp_path: Path) -> None:
