@@ -42,6 +42,7 @@
 
 enum { IDLE, CONNECTING, UPGRADING, GREETING, READY, GONE };
 #define BUFFER 16384
+#define EVENTS (EPOLLIN | EPOLLOUT | EPOLLET) /* edges: nothing needs to be changed once a connection stands */
 struct connection { int fd, state, back; uint32_t have; long seq; char *buffer; int64_t at; };
 
 static struct connection *all;
@@ -68,22 +69,30 @@ static int64_t now_ns(void) {
 
 static void die(const char *what) { perror(what); exit(1); }
 
+static int upgrade(int i) { /* asks for it; 0: not connected yet (over loopback it is as soon as connect() returns) */
+    char request[512];
+    int size = snprintf(request, sizeof request,
+        "GET /ws HTTP/1.1\r\nHost: %s:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Protocol: stagecast.v1\r\n\r\n", inet_ntoa(server.sin_addr), ntohs(server.sin_port));
+    return send(all[i].fd, request, (size_t)size, MSG_NOSIGNAL) == size;
+}
+
 static void start_one(int i) {
     struct connection *c = &all[i];
     int one = 1;
     c->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
     if (c->fd < 0) die("socket");
-    setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     setsockopt(c->fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
     int room = 4096;
     if (i < small) setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof room);
     struct sockaddr_in from = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(source + (uint32_t)(i % sources))};
     if (bind(c->fd, (struct sockaddr *)&from, sizeof from)) die("bind");
     if (connect(c->fd, (struct sockaddr *)&server, sizeof server) && errno != EINPROGRESS) die("connect");
-    c->state = CONNECTING;
-    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT, .data.u32 = (uint32_t)i};
-    if (epoll_ctl(epoll, EPOLL_CTL_ADD, c->fd, &event)) die("epoll_ctl");
     flying++;
+    c->state = upgrade(i) ? UPGRADING : CONNECTING;
+    struct epoll_event event = {.events = EVENTS, .data.u32 = (uint32_t)i};
+    if (epoll_ctl(epoll, EPOLL_CTL_ADD, c->fd, &event)) die("epoll_ctl");
 }
 
 static void forget(int i) {
@@ -113,18 +122,6 @@ static void retry(void) {
 
 static void send_all(int i, const char *data, size_t size) {
     if (send(all[i].fd, data, size, MSG_NOSIGNAL) != (ssize_t)size) die("send");
-}
-
-static void upgrade(int i) {
-    char request[512];
-    int size = snprintf(request, sizeof request,
-        "GET /ws HTTP/1.1\r\nHost: %s:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
-        "Sec-WebSocket-Protocol: stagecast.v1\r\n\r\n", inet_ntoa(server.sin_addr), ntohs(server.sin_port));
-    send_all(i, request, (size_t)size);
-    struct epoll_event event = {.events = EPOLLIN, .data.u32 = (uint32_t)i};
-    epoll_ctl(epoll, EPOLL_CTL_MOD, all[i].fd, &event);
-    all[i].state = UPGRADING;
 }
 
 static void greet(int i) {
@@ -211,20 +208,20 @@ static void on_text(int i, const char *payload, size_t size, int64_t when) {
     }
 }
 
-static void parse(int i, int64_t when) {
+static uint32_t parse(int i, char *data, uint32_t have, int64_t when) { /* how much of it has been taken */
     struct connection *c = &all[i];
     uint32_t at = 0;
     if (c->state == UPGRADING) {
-        char *end = memmem(c->buffer, c->have, "\r\n\r\n", 4);
-        if (!end) return;
-        if (memcmp(c->buffer, "HTTP/1.1 101", 12)) { again(i); return; }
-        at = (uint32_t)(end + 4 - c->buffer);
+        char *end = memmem(data, have, "\r\n\r\n", 4);
+        if (!end) return 0;
+        if (memcmp(data, "HTTP/1.1 101", 12)) { again(i); return have; }
+        at = (uint32_t)(end + 4 - data);
         if (hellos) greet(i);
         else welcomed(i, 0, when);
     }
     for (;;) {
-        unsigned char *p = (unsigned char *)c->buffer + at;
-        uint32_t left = c->have - at, head = 2, size = 0;
+        unsigned char *p = (unsigned char *)data + at;
+        uint32_t left = have - at, head = 2, size = 0;
         if (left < 2) break;
         size = p[1] & 0x7f;
         if (size == 126) { if (left < 4) break; size = (uint32_t)(p[2] << 8 | p[3]); head = 4; }
@@ -234,18 +231,11 @@ static void parse(int i, int64_t when) {
         if (p[0] == 0x81) on_text(i, (char *)p + head, size, when);
         at += head + size;
     }
-    memmove(c->buffer, c->buffer + at, c->have - at);
-    c->have -= at;
-    if (!c->have) { free(c->buffer); c->buffer = NULL; }
+    return at;
 }
 
-static void on_readable(int i) {
+static void ended(int i) {
     struct connection *c = &all[i];
-    if (!c->buffer) { c->buffer = malloc(BUFFER); if (!c->buffer) die("malloc"); }
-    ssize_t got = recv(c->fd, c->buffer + c->have, BUFFER - c->have, 0);
-    int64_t when = now_ns();
-    if (got > 0) { c->have += (uint32_t)got; parse(i, when); return; }
-    if (got < 0 && errno == EAGAIN) return;
     if (c->state != READY) { again(i); return; }
     if (insist) { ready--; flying++; again(i); refused--; return; }
     close(c->fd);
@@ -255,6 +245,25 @@ static void on_readable(int i) {
     fflush(stdout);
 }
 
+static void on_readable(int i) { /* until there is no more */
+    static char shared[BUFFER]; /* most reads end with a whole frame: only a part of one is kept with its connection */
+    struct connection *c = &all[i];
+    for (int fd = c->fd; c->fd == fd;) {
+        char *data = c->have ? c->buffer : shared;
+        ssize_t got = recv(fd, data + c->have, BUFFER - c->have, 0);
+        if (got < 0 && errno == EAGAIN) return;
+        if (got <= 0) { ended(i); return; }
+        int whole = got == (ssize_t)(BUFFER - c->have);
+        uint32_t have = c->have + (uint32_t)got, taken = parse(i, data, have, now_ns());
+        if (c->state == IDLE || c->fd != fd) return; /* refused, and tried again */
+        c->have = have - taken;
+        if (c->have && !c->buffer && !(c->buffer = malloc(BUFFER))) die("malloc");
+        if (c->have) memmove(c->buffer, data + taken, c->have);
+        else { free(c->buffer); c->buffer = NULL; }
+        if (!whole) return;
+    }
+}
+
 static void on_event(struct epoll_event *event) {
     int i = (int)event->data.u32;
     struct connection *c = &all[i];
@@ -262,8 +271,8 @@ static void on_event(struct epoll_event *event) {
         int error = 0;
         socklen_t size = sizeof error;
         getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &error, &size);
-        if (error) again(i);
-        else if (event->events & EPOLLOUT) upgrade(i);
+        if (error || event->events & (EPOLLERR | EPOLLHUP)) again(i);
+        else if (event->events & EPOLLOUT && upgrade(i)) c->state = UPGRADING;
         return;
     }
     if (event->events & (EPOLLIN | EPOLLHUP | EPOLLERR)) on_readable(i);
@@ -284,7 +293,7 @@ static long dropped(void) { /* TcpExtListenDrops of this network namespace: full
 
 static void watch_stalled(int events) {
     for (int i = 0; i < stalled; i++) {
-        struct epoll_event event = {.events = (uint32_t)events, .data.u32 = (uint32_t)i};
+        struct epoll_event event = {.events = events ? EVENTS : 0, .data.u32 = (uint32_t)i};
         if (all[i].state == READY) epoll_ctl(epoll, events ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, all[i].fd, &event);
     }
 }
