@@ -31,7 +31,7 @@ async def run(options: argparse.Namespace) -> list[Figure]:
     figures: list[Figure] = []
     names = options.names or (NAMES if options.full else QUICK)
     with tempfile.TemporaryDirectory(prefix="stagecast-bench-") as made:
-        bench = prepare(Path(made))
+        bench = prepare(Path(made), pinned=not options.any_core)
         for name in names:
             began = time.monotonic()
             print(f"\n{name} …", flush=True)
@@ -51,7 +51,8 @@ def named(name: str, options: argparse.Namespace) -> list[str]:
     """The arguments that run this one again."""
     rounds = [] if options.rounds is None else ["--rounds", str(options.rounds)]
     many = [] if options.connections == CONNECTIONS else ["--connections", str(options.connections)]
-    return [name, *(["--full"] if options.full else []), *rounds, *many]
+    flags = [f"--{flag.replace('_', '-')}" for flag in ("full", "any_core") if getattr(options, flag)]
+    return [name, *flags, *rounds, *many]
 
 
 def main() -> int:
@@ -59,6 +60,9 @@ def main() -> int:
     parser.add_argument("names", nargs="*", choices=[*NAMES, []], metavar="NAME")
     parser.add_argument("--connections", type=int, default=CONNECTIONS)
     parser.add_argument("--rounds", type=int, help="fresh starts of all servers; each benchmark has its own number")
+    parser.add_argument(
+        "--any-core", action="store_true", help="servers and devices are not kept to cores of their own"
+    )
     parser.add_argument("--full", action="store_true", help="all of them, with more rounds")
     parser.add_argument("--json", type=Path, metavar="FILE", help="writes the figures too; with NAMEs it adds them")
     parser.add_argument("--page", type=Path, metavar="FILE", help="renews the sections of docs/performance.md")

@@ -14,9 +14,9 @@ from tests.bench.world import Bench, Server, devices, floor, host
 
 STAGINGS, STAGINGS_FULL = 2, 5
 """Fresh processes of all contenders: what a start decides by chance (where memory lies, which ports) is not measured once."""
-ROUNDS, ROUNDS_FULL = 10, 16
+ROUNDS, ROUNDS_FULL = 8, 15
 """Of each staging."""
-PUBLISHES = 5
+PUBLISHES = 4
 """Turns of each contender in a round."""
 
 

@@ -12,8 +12,8 @@ from tests.bench.world import Bench, devices, gauges, host
 
 COUNTS = (1, 2, 4)
 STAGINGS, STAGINGS_FULL = 1, 5
-ROUNDS = 8
-PUBLISHES = 5
+ROUNDS = 6
+PUBLISHES = 4
 
 
 @dataclass

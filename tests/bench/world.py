@@ -58,8 +58,9 @@ class Bench:
         return self.issuers[algorithm]
 
 
-def prepare(folder: Path) -> Bench:
-    """Builds what is in C, and goes to the devices' cores itself. Raises Unmeasurable without a compiler."""
+def prepare(folder: Path, *, pinned: bool = True) -> Bench:
+    """Builds what is in C, and goes to the devices' cores itself. `pinned` false: all run on any core. Raises Unmeasurable
+    without a compiler."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     devices, bare = compiled("devices", folder), compiled("floor", folder)
@@ -67,7 +68,7 @@ def prepare(folder: Path) -> Bench:
         native.build()
     except native.NotBuilt as why:
         print(f"without the native fan-out: {why}", flush=True)
-    cores = sorted(os.sched_getaffinity(0))
+    cores = sorted(os.sched_getaffinity(0)) if pinned else []
     servers, clients = frozenset(cores[: len(cores) // 2]), frozenset(cores[len(cores) // 2 :])
     if servers:
         os.sched_setaffinity(0, clients)
