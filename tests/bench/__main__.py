@@ -17,6 +17,8 @@ import time
 from datetime import datetime
 from pathlib import Path
 
+import httpx
+
 from tests.bench.measured import Unmeasurable
 from tests.bench.page import renew
 from tests.bench.table import KEYS, Figure, show, write
@@ -27,8 +29,10 @@ CONNECTIONS = 10_000
 NAMES = (*QUICK, "growth", "sixty", "peers", "receipts", "explain")
 
 
-async def run(options: argparse.Namespace) -> list[Figure]:
+async def run(options: argparse.Namespace) -> tuple[list[Figure], list[str]]:
+    """The figures, and the benchmarks that could not be run to their end."""
     figures: list[Figure] = []
+    failed: list[str] = []
     names = options.names or (NAMES if options.full else QUICK)
     with tempfile.TemporaryDirectory(prefix="stagecast-bench-") as made:
         bench = prepare(Path(made), pinned=not options.any_core)
@@ -36,7 +40,12 @@ async def run(options: argparse.Namespace) -> list[Figure]:
             began = time.monotonic()
             print(f"\n{name} …", flush=True)
             module = importlib.import_module(f"tests.bench.{name}")
-            found: list[Figure] = await module.run(bench, options)
+            try:
+                found: list[Figure] = await module.run(bench, options)
+            except (Unmeasurable, TimeoutError, httpx.HTTPError) as why:
+                print(f"{name}: {str(why) or type(why).__name__}", file=sys.stderr, flush=True)
+                failed.append(name)
+                continue
             title = (module.__doc__ or name).splitlines()[0]
             show(f"{name}: {title} ({options.connections:,} connections, {time.monotonic() - began:.0f} s)", found)
             figures += found
@@ -44,7 +53,7 @@ async def run(options: argparse.Namespace) -> list[Figure]:
                 write(figures, options.json, add=bool(options.names))
             if options.page:
                 renew(options.page, name, found, named(name, options), datetime.now().astimezone())
-    return figures
+    return figures, failed
 
 
 def named(name: str, options: argparse.Namespace) -> list[str]:
@@ -68,14 +77,17 @@ def main() -> int:
     parser.add_argument("--page", type=Path, metavar="FILE", help="renews the sections of docs/performance.md")
     options = parser.parse_args()
     try:
-        figures = asyncio.run(run(options))
+        figures, failed = asyncio.run(run(options))
     except Unmeasurable as why:
         print(f"bench: {why}", file=sys.stderr)
         return 1
-    if not options.names and (missing := set(KEYS) - {one.key for one in figures}):
-        print(f"bench: not measured: {', '.join(sorted(missing))}", file=sys.stderr)
-        return 1
-    return 0
+    missing = set() if options.names else set(KEYS) - {one.key for one in figures}
+    if failed or missing:
+        print(
+            f"bench: failed: {', '.join(failed) or '-'}; not measured: {', '.join(sorted(missing)) or '-'}",
+            file=sys.stderr,
+        )
+    return 1 if failed or missing else 0
 
 
 if __name__ == "__main__":
