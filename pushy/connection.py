@@ -38,7 +38,7 @@ from stagecast.clock import Clock
 from stagecast.receipts import DROPPED_BY_DEVICE
 from stagecast.tokens import Claims
 from stagecast.wire.closing import CloseCode
-from stagecast.wire.frames import DEVICE_FRAME_BYTES_MAX, ErrCode
+from stagecast.wire.frames import DEVICE_FRAME_BYTES_MAX, ErrCode, Hello
 from stagecast.wire.server_session import (
     Acked,
     At,
@@ -90,6 +90,8 @@ class Floor:
     """Seconds without progress of unsent bytes after which a connection is cut."""
     echo: "Callable[[asyncio.Transport, Upgrade], asyncio.Protocol] | None" = None
     """What serves /echo; for conformance tests alone."""
+    learn: Callable[[bytes], None] | None = None
+    """Remembers a request that was let in, for those that are equal but for the key (pushy/express.py)."""
     limits: Limits = field(default_factory=lambda: Limits(DEVICE_FRAME_BYTES_MAX))
     reader: FrameReader = field(init=False)
     refusals: Counter[str] = field(default_factory=Counter)
@@ -251,16 +253,18 @@ class Connection(asyncio.Protocol):
         if found is None:
             return
         request, length = found
-        rest, self._head = self._head[length:], b""
+        head, rest, self._head = self._head[:length], self._head[length:], b""
         if isinstance(request, Refusal):
-            self._refuse(request)
+            self.refuse(request)
         elif self.proxied and not self._introduce(self._floor.proxies.client(request.forwarded)):
             return
         elif self._floor.echo is not None and request.path == "/echo":
             self._to_echo(self._floor.echo, request, rest)
         elif (refusal := self._floor.door.check(request)) or (refusal := self._floor.busy(self)):
-            self._refuse(refusal)
+            self.refuse(refusal)
         else:
+            if self._floor.learn is not None:
+                self._floor.learn(head)
             self._open(request, rest)
 
     def _read_preamble(self) -> bool:
@@ -284,7 +288,8 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
         return kept
 
-    def _refuse(self, refusal: Refusal) -> None:
+    def refuse(self, refusal: Refusal) -> None:
+        """Answers, and ends."""
         self._floor.refusals[refusal.reason or str(refusal.status)] += 1
         self.phase = CLOSING
         self.write(handshake.refuse(refusal))
@@ -350,6 +355,10 @@ class Connection(asyncio.Protocol):
         """A head that it waits for is known, or can't be had."""
         if self.phase == OPEN:
             self.do(self.session.settle(event, refused, now, wall), now, wall)
+
+    def admitted(self, claims: Claims, hello: Hello, now: float, wall: int) -> None:
+        """The token of its hello is good."""
+        self.do(self.session.admitted(claims, hello, now, wall), now, wall)
 
     def end(self, code: CloseCode, reason: str, now: float, wall: int) -> None:
         """Ends at once, for a reason that is not the device's doing."""

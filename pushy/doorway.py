@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
-from pushy.streams import Listening, Streams
+from pushy.streams import Listening, Streams, Turn
 
 BACKLOG = 4096
 """A storm waits here, not in the SYN retries of devices (1 s and more); the kernel caps it at net.core.somaxconn."""
@@ -29,11 +29,13 @@ class Doorway:
         send_buffer: int,
         user_timeout: float,
         connection: Callable[[], asyncio.Protocol],
+        turn: Callable[[Streams], Turn] | None = None,
     ) -> None:
         self._where = where
         self._send_buffer = send_buffer
         self._user_timeout = user_timeout
         self._connection = connection
+        self._turn = turn
         self._wanted = False
         self._changed = asyncio.Event()
 
@@ -46,7 +48,7 @@ class Doorway:
     async def run(self) -> None:
         """Listens and stops listening as told, until cancelled."""
         listening: Listening | None = None
-        streams = Streams(asyncio.get_running_loop())
+        streams = Streams(asyncio.get_running_loop(), self._turn)
         try:
             while True:
                 self._changed.clear()

@@ -1,4 +1,4 @@
-"""One frame to many connections: the hot path, in C where that has been built (pushy/native.py), else in Python. Both do the
+"""One frame to many connections: the hot path, in C where that has been built (pushy/native), else in Python. Both do the
 same, and what does not go whole into a socket is the connection's to finish: a stream is never broken.
 
 A frame goes straight to the descriptors: a transport's own write puts it into a queue and takes it out again, a fifth of the
@@ -6,15 +6,14 @@ whole cost.
 """
 
 import os
-from array import array
-from ctypes import addressof, c_int
 from pathlib import Path
 from typing import Protocol, cast
 
 from pushy import native
 from pushy.connection import Connection
+from pushy.express import prepared
 from pushy.followed import Place
-from pushy.hub import CHUNK, WriteAll
+from pushy.hub import Loops, PythonLoops
 
 
 class Seat(Protocol):
@@ -24,14 +23,14 @@ class Seat(Protocol):
     def outlet(self) -> Connection: ...
 
 
-def chosen(kind: str, folder: Path = native.SOURCE.parent) -> WriteAll:
+def chosen(kind: str, folder: Path = native.FOLDER) -> Loops:
     """How to write to all: "native", "python", or "auto" for native where it has been built. Raises ValueError for a kind that
     there is not, here. `folder`: where it has been built."""
-    fan_out = native.load(folder) if kind in ("auto", "native") else None
-    if fan_out is not None:
-        return NativeLoop(fan_out)
+    hot = prepared(folder) if kind in ("auto", "native") else None
+    if hot is not None:
+        return hot
     if kind in ("auto", "python"):
-        return write_all
+        return PythonLoops(write_all)
     raise ValueError(f"no such fan-out here: {kind}")
 
 
@@ -59,31 +58,3 @@ def write_all(frame: bytes, places: list[Place]) -> list[Place]:
         if sent != size and not outlet.keep(frame, sent):
             stuck.append(place)
     return stuck
-
-
-class NativeLoop:
-    """The same by one call into C per chunk."""
-
-    def __init__(self, fan_out: native.FanOut) -> None:
-        self._fan_out = fan_out
-        self._stuck, self._sent = (c_int * CHUNK)(), (c_int * CHUNK)()
-        self._at = addressof(self._stuck), addressof(self._sent)
-
-    def __call__(self, frame: bytes, places: list[Place]) -> list[Place]:
-        stuck: list[Place] = []
-        for begin in range(0, len(places), CHUNK):
-            self._write(frame, places[begin : begin + CHUNK], stuck)
-        return stuck
-
-    def _write(self, frame: bytes, part: list[Place], stuck: list[Place]) -> None:
-        seats = cast("list[Seat]", part)
-        descriptors = array("i", [seat.outlet.transport.descriptor for seat in seats])
-        found = self._fan_out(descriptors.buffer_info()[0], len(part), frame, len(frame), *self._at)
-        for k in range(found):
-            i, sent = self._stuck[k], self._sent[k]
-            outlet = seats[i].outlet
-            if sent >= 0 and outlet.keep(frame, sent):
-                continue
-            if sent < 0 and descriptors[i] >= 0:  # else it is closing: let it
-                outlet.transport.abort()
-            stuck.append(part[i])

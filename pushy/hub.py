@@ -7,9 +7,10 @@ more. A fan-out goes in chunks over an event's places; a newer state swaps the f
 import sys
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from pushy.followed import ACK_ALL, HINT, IN_FLIGHT, NOWHERE, STATE, TALLIES_MAX, Followed, Outlet, Place, Tally
+from pushy.followed import ACK_ALL, HINT, IN_FLIGHT, NOWHERE, STATE, TALLIES_MAX, Followed, Order, Outlet, Place, Tally
 from pushy.link import Hinted, Update
 from stagecast.receipts import APPS_MAX, MAPS_MAX, OTHER_APP, AppCensus, Receipt, latency_bucket
 from stagecast.wire.frames import Ack, Position
@@ -24,14 +25,52 @@ WriteAll = Callable[[bytes, list[Place]], list[Place]]
 """Writes a frame to places none of whose outlets has anything unsent; gives back those for which not all of it went out."""
 
 
+class Loops(Protocol):
+    """What is done for very many places at once, in C or in Python (pushy/fanout.py)."""
+
+    @property
+    def write_all(self) -> WriteAll: ...
+
+    def give(self, frame: bytes, places: list[Place], order: Order, owed: int) -> tuple[int, list[Place]]:
+        """`write_all` to those that have not been given this order and have nothing unsent; those who have get the bits `owed`
+        into `owes`. Gives (how many it wrote to, for whom not all of it went out)."""
+        ...
+
+    def asked(self, devices: list[str], gen: int, seq: int, p: int) -> int:
+        """How many of these devices are asked for an ack of this state."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PythonLoops:
+    """`Loops` around this `write_all`."""
+
+    write_all: WriteAll
+
+    def give(self, frame: bytes, places: list[Place], order: Order, owed: int) -> tuple[int, list[Place]]:
+        ready = [place for place in places if place.sent is not order and not place.outlet.unsent]
+        if len(ready) != len(places):
+            for place in places:
+                if place.sent is not order and place.outlet.unsent:
+                    place.sent = order
+                    place.owes |= owed
+        for place in ready:
+            place.sent = order
+        return len(ready), self.write_all(frame, ready)
+
+    def asked(self, devices: list[str], gen: int, seq: int, p: int) -> int:
+        return sum(ack_hash(device, gen, seq) < p for device in devices)
+
+
 class Hub:
-    def __init__(self, write_all: WriteAll) -> None:
-        self._write_all = write_all
-        self._events: dict[str, Followed] = {}
+    def __init__(self, loops: Loops) -> None:
+        self._loops = loops
+        self.followed: dict[str, Followed] = {}
         self._busy: deque[Followed] = deque()
         """Events with a lane under way, each taking its turn."""
         self._hashing: deque[Tally] = deque()
-        self._apps: dict[str, str] = {}
+        self.apps: dict[str, str] = {}
+        """What devices of an app are counted under."""
         self.deliveries = self.superseded = self.stale = self.hinted = self.refused_busy = self.sent = 0
         self.ahead = 0
         """Positions that were past their event's head: something went back, such as a store restored from a backup."""
@@ -40,24 +79,24 @@ class Hub:
 
     def head(self, event: str) -> bytes | None:
         """The event's head as a welcome's `state` object, if it is known."""
-        followed = self._events.get(event)
+        followed = self.followed.get(event)
         return followed.welcome if followed and followed.order else None
 
     @property
     def events(self) -> list[str]:
-        return list(self._events)
+        return list(self.followed)
 
     def want(self, outlet: Outlet, events: list[str], now: float) -> tuple[list[str], list[str]]:
         """`outlet` waits for these events' heads. Gives (events to ask the feed for: nobody waited for them before, events that
         are too many for this worker)."""
         new, over = [], []
         for e in events:
-            followed = self._events.get(e)
+            followed = self.followed.get(e)
             if followed is None:
-                if len(self._events) >= EVENTS_FOLLOWED_MAX:
+                if len(self.followed) >= EVENTS_FOLLOWED_MAX:
                     over.append(e)
                     continue
-                followed = self._events[e] = Followed(e, now)
+                followed = self.followed[e] = Followed(e, now)
                 new.append(e)
             followed.idle = None
             followed.waiters[outlet] = None
@@ -65,23 +104,23 @@ class Hub:
 
     def refused(self, event: str) -> list[Outlet]:
         """The event's head can't be had: who waited for it. An event whose head is known stays as it is."""
-        followed = self._events.get(event)
+        followed = self.followed.get(event)
         if followed is None:
             return []
         waiters, followed.waiters = list(followed.waiters), {}
         if followed.order is None:
-            del self._events[event]
+            del self.followed[event]
         return waiters
 
     def overdue(self, before: float) -> list[str]:
         """Events whose head was asked for before `before` and is not known."""
-        return [f.e for f in self._events.values() if f.order is None and f.wanted < before]
+        return [f.e for f in self.followed.values() if f.order is None and f.wanted < before]
 
     def abandoned(self, before: float) -> list[str]:
         """Forgets events that nobody has followed since `before`, and gives them."""
-        gone = [f.e for f in self._events.values() if f.idle is not None and f.idle < before]
+        gone = [f.e for f in self.followed.values() if f.idle is not None and f.idle < before]
         for e in gone:
-            del self._events[e]
+            del self.followed[e]
         return gone
 
     # places
@@ -89,7 +128,7 @@ class Hub:
     def join(self, outlet: Outlet, at: list[Position], now: float) -> None:
         """`outlet` has just been given these events' heads and follows them; a seat it has already gets the position."""
         for position in at:
-            followed = self._events.get(position.e)
+            followed = self.followed.get(position.e)
             if followed is None or followed.order is None:
                 continue
             followed.waiters.pop(outlet, None)
@@ -111,7 +150,7 @@ class Hub:
     def leave(self, outlet: Outlet, events: list[str] | None, now: float, why: str | None = None) -> None:
         """`outlet` follows `events` no more (None: it is gone, and `why` is the label that its end is counted under)."""
         for e in events if events is not None else []:
-            if followed := self._events.get(e):
+            if followed := self.followed.get(e):
                 followed.waiters.pop(outlet, None)
                 self._maybe_idle(followed, now)
         gone = [place for place in outlet.places if events is None or place.event.e in events]
@@ -163,9 +202,9 @@ class Hub:
 
     def _label(self, app: str) -> str:
         """What devices of this app are counted under: the first APPS_MAX apps by name, so that no device makes receipts grow."""
-        if len(self._apps) < APPS_MAX:
-            return self._apps.setdefault(app, app or OTHER_APP)
-        return self._apps.get(app, OTHER_APP)
+        if len(self.apps) < APPS_MAX:
+            return self.apps.setdefault(app, app or OTHER_APP)
+        return self.apps.get(app, OTHER_APP)
 
     def _is_pending(self, place: Place) -> bool:
         return place.sent is not place.event.order or place.owes & (STATE | IN_FLIGHT) != 0
@@ -198,7 +237,7 @@ class Hub:
 
     def update(self, update: Update, now: float) -> list[Outlet]:
         """A head from the feed. Gives who waited for it; one that is not newer changes nothing (duplicates are free)."""
-        followed = self._events.get(update.e)
+        followed = self.followed.get(update.e)
         order = (update.gen, update.seq)
         if followed is None or (followed.order is not None and order <= followed.order):
             self.stale += 1
@@ -224,7 +263,7 @@ class Hub:
 
     def hint(self, hinted: Hinted) -> None:
         """A hint from the feed, for all who follow its event."""
-        followed = self._events.get(hinted.e)
+        followed = self.followed.get(hinted.e)
         if followed is not None and followed.places:
             followed.hint = hinted.frame
             followed.hints.start(len(followed.places))
@@ -259,19 +298,11 @@ class Hub:
         order, tally = followed.order, followed.tallies[-1]
         assert order is not None
         part = followed.states.take(followed.places, limit)
-        ready = [place for place in part if place.sent is not order and not place.outlet.unsent]
-        if len(ready) != len(part):
-            for place in part:
-                if place.sent is not order and place.outlet.unsent:
-                    place.sent = order
-                    place.owes |= STATE
-        for place in ready:
-            place.sent = order
-        stuck = self._write_all(followed.frame, ready)
-        self.sent += len(ready) * len(followed.frame)
+        ready, stuck = self._loops.give(followed.frame, part, order, STATE)
+        self.sent += ready * len(followed.frame)
         for place in stuck:
             place.owes = place.owes & ~STATE | IN_FLIGHT
-        sent = len(ready) - len(stuck)
+        sent = ready - len(stuck)
         tally.written += sent
         tally.pending -= sent
         self.deliveries += sent
@@ -283,7 +314,7 @@ class Hub:
             if place.outlet.unsent:
                 place.owes |= HINT
         ready = [place for place in part if not place.outlet.unsent]
-        self._write_all(followed.hint, ready)
+        self._loops.write_all(followed.hint, ready)
         self.sent += len(ready) * len(followed.hint)
         self.hinted += len(ready)
 
@@ -377,7 +408,7 @@ class Hub:
             return
         tally = self._hashing[0]
         part, tally.unhashed = tally.unhashed[:limit], tally.unhashed[limit:]
-        tally.asked += sum(ack_hash(device, *tally.order) < tally.p for device in part)
+        tally.asked += self._loops.asked(part, *tally.order, tally.p)
         if not tally.unhashed:
             self._hashing.popleft()
 
@@ -385,7 +416,7 @@ class Hub:
         """The receipts that changed since they were last given, and of each event's newest state at least every `alive` seconds.
         `blank` holds who counts, and when."""
         out: list[Receipt] = []
-        for followed in self._events.values():
+        for followed in self.followed.values():
             told = followed.told
             for tally in followed.tallies:
                 receipt = self._receipt(blank, followed, tally)

@@ -28,15 +28,24 @@ _OUT_OF = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _BROKEN = select.EPOLLHUP | select.EPOLLERR
 
 
-class Streams:
-    """The epoll set. `close` aborts its streams; close what listens first."""
+Turn = Callable[[], None]
+"""Looks at a set once: what is ready gets its call of `ready`, or what has the same effects."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+
+class Streams:
+    """The epoll set. `close` aborts its streams; close what listens first. `turn` makes another way to look at it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, turn: "Callable[[Streams], Turn] | None" = None) -> None:
         self.loop = loop
         self._epoll = select.epoll()
-        self._all: list[Stream | Listening | None] = []
+        self.all: list[Stream | Listening | None] = []
         """By descriptor: a list is an eighth of a dict."""
-        loop.add_reader(self._epoll.fileno(), self._ready)
+        loop.add_reader(self.epoll, turn(self) if turn is not None else self._ready)
+
+    @property
+    def epoll(self) -> int:
+        """The set's descriptor."""
+        return self._epoll.fileno()
 
     def listen(self, listening: socket.socket, protocol: Callable[[], asyncio.BaseProtocol]) -> "Listening":
         """Accepts on a bound and listening socket, which it takes over."""
@@ -51,39 +60,43 @@ class Streams:
         return stream
 
     def watch(self, descriptor: int, one: "Stream | Listening", events: int) -> None:
-        if descriptor >= len(self._all):
-            self._all.extend([None] * (descriptor + 64 - len(self._all)))
-        self._all[descriptor] = one
+        if descriptor >= len(self.all):
+            self.all.extend([None] * (descriptor + 64 - len(self.all)))
+        self.all[descriptor] = one
         self._epoll.register(descriptor, events)
 
     def change(self, descriptor: int, events: int) -> None:
         self._epoll.modify(descriptor, events)
 
     def forget(self, descriptor: int) -> None:
-        self._all[descriptor] = None
+        self.all[descriptor] = None
         self._epoll.unregister(descriptor)
 
     def close(self) -> None:
-        for one in self._all:
+        for one in self.all:
             if isinstance(one, Stream):
                 one.abort()
-        self.loop.remove_reader(self._epoll.fileno())
+        self.loop.remove_reader(self.epoll)
         self._epoll.close()
 
     def _ready(self) -> None:
         # An event may be older than its descriptor, when that was closed and given out again in this very batch: whatever
         # is told is tried, and EAGAIN is no news.
         for descriptor, events in self._epoll.poll(0, EVENTS_AT_ONCE):
-            one = self._all[descriptor]
+            one = self.all[descriptor]
             if one is None:
                 continue
             try:
                 one.ready(events)
             except Exception as error:
-                context = {"message": "a stream's protocol failed", "exception": error, "transport": one}
-                self.loop.call_exception_handler(context)
-                if isinstance(one, Stream):
-                    one.abort()
+                self.failed(one, error)
+
+    def failed(self, one: "Stream | Listening", error: Exception) -> None:
+        """A protocol let an exception through: its stream is aborted, the others go on."""
+        context = {"message": "a stream's protocol failed", "exception": error, "transport": one}
+        self.loop.call_exception_handler(context)
+        if isinstance(one, Stream):
+            one.abort()
 
 
 class Listening:
@@ -109,22 +122,30 @@ class Listening:
             except OSError as error:
                 if error.errno not in _OUT_OF:
                     continue  # of the connection that was to be accepted, not of this socket (accept(2), "Error handling")
-                self._streams.forget(self._socket.fileno())
-                self._again = self._streams.loop.call_later(ACCEPT_AGAIN, self._watch)
+                self.pause()
                 return
             os.set_blocking(descriptor, False)
             self._streams.add(descriptor, self._protocol())
+
+    @property
+    def descriptor(self) -> int:
+        return self._socket.fileno()
+
+    def pause(self) -> None:
+        """The process is out of descriptors or memory: accepts again in a while."""
+        self._streams.forget(self.descriptor)
+        self._again = self._streams.loop.call_later(ACCEPT_AGAIN, self._watch)
 
     def close(self) -> None:
         if self._again is not None:
             self._again.cancel()
         else:
-            self._streams.forget(self._socket.fileno())
+            self._streams.forget(self.descriptor)
         self._socket.close()
 
     def _watch(self) -> None:
         self._again = None
-        self._streams.watch(self._socket.fileno(), self, select.EPOLLIN)
+        self._streams.watch(self.descriptor, self, select.EPOLLIN)
 
 
 class Stream(asyncio.Transport):
@@ -153,7 +174,7 @@ class Stream(asyncio.Transport):
             if events & (select.EPOLLIN | _BROKEN):
                 self._read()
         elif events & _BROKEN:  # can't be left unwatched, and nothing more can come of it
-            self._lose(None)
+            self.lose(None)
 
     def _read(self) -> None:
         try:
@@ -161,14 +182,19 @@ class Stream(asyncio.Transport):
         except BlockingIOError:
             return
         except OSError as error:
-            self._lose(error)
+            self.lose(error)
             return
         if data:
             self._protocol.data_received(data)
-        elif not self._protocol.eof_received():
-            self.close()
         else:
+            self.ended()
+
+    def ended(self) -> None:
+        """The peer sends no more."""
+        if self._protocol.eof_received():
             self.pause_reading()
+        else:
+            self.close()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         view = memoryview(data)
@@ -182,7 +208,7 @@ class Stream(asyncio.Transport):
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            self._lose(error)
+            self.lose(error)
             return
         if sent < view.nbytes:
             self._unsent = [view[sent:]]
@@ -197,7 +223,7 @@ class Stream(asyncio.Transport):
         except BlockingIOError:
             return
         except OSError as error:
-            self._lose(error)
+            self.lose(error)
             return
         while unsent and sent >= unsent[0].nbytes:
             sent -= unsent.pop(0).nbytes
@@ -209,7 +235,7 @@ class Stream(asyncio.Transport):
         if self._eof:
             self._shut()
         if self._closing:
-            self._lose(None)
+            self.lose(None)
         else:
             self._protocol.resume_writing()
 
@@ -256,14 +282,15 @@ class Stream(asyncio.Transport):
             return
         self._closing, self.descriptor = True, -1
         if self._unsent is None:
-            self._lose(None)
+            self.lose(None)
         else:
             self.pause_reading()
 
     def abort(self) -> None:
-        self._lose(None)
+        self.lose(None)
 
-    def _lose(self, error: OSError | None) -> None:
+    def lose(self, error: OSError | None) -> None:
+        """It is broken, or to be cut: what is unsent is lost."""
         if self._lost:
             return
         self._closing = self._lost = True

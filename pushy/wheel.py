@@ -29,7 +29,7 @@ T = TypeVar("T", bound=Timed)
 
 class Wheel(Generic[T]):
     def __init__(self, now: float) -> None:
-        self._slots: dict[int, Slot] = {}
+        self.slots: dict[int, Slot] = {}
         self._turned = int(now / TICK)
 
     def put(self, thing: T, deadline: float) -> None:
@@ -40,9 +40,9 @@ class Wheel(Generic[T]):
             if slot.number <= number:
                 return
             slot.discard(thing)
-        slot = self._slots.get(number)
+        slot = self.slots.get(number)
         if slot is None:
-            slot = self._slots[number] = Slot(number)
+            slot = self.slots[number] = Slot(number)
         slot.add(thing)
         thing.slot = slot
 
@@ -53,18 +53,18 @@ class Wheel(Generic[T]):
 
     def things(self) -> list[T]:
         """All that lie in it."""
-        return [thing for slot in self._slots.values() for thing in slot]
+        return [thing for slot in self.slots.values() for thing in slot]
 
     def turn(self, now: float) -> list[T]:
         """What is due, taken out: put it in again with its next deadline, if it has one."""
         number = int(now / TICK)
         due: list[T] = []
-        if number - self._turned > len(self._slots):  # after a long pause: only the slots there are
-            passed = sorted(one for one in self._slots if one <= number)
+        if number - self._turned > len(self.slots):  # after a long pause: only the slots there are
+            passed = sorted(one for one in self.slots if one <= number)
         else:
-            passed = [one for one in range(self._turned + 1, number + 1) if one in self._slots]
+            passed = [one for one in range(self._turned + 1, number + 1) if one in self.slots]
         for one in passed:
-            due.extend(self._slots.pop(one))
+            due.extend(self.slots.pop(one))
         self._turned = max(self._turned, number)
         for thing in due:
             thing.slot = None

@@ -29,6 +29,7 @@ from pushy.connection import HANDSHAKE_DEADLINE, OPEN, Connection, Floor
 from pushy.directory import Directory
 from pushy.doorway import Doorway
 from pushy.echo import Echo
+from pushy.express import prepared, turning
 from pushy.fanout import chosen as chosen_fan_out
 from pushy.feed_link import FeedLink
 from pushy.followed import Outlet
@@ -113,7 +114,7 @@ class Options:
     """How long the worker accepts devices without its feed."""
     per_address_on_loopback: bool = False
     echo: bool = False
-    native: Path = native.SOURCE.parent
+    native: Path = native.FOLDER
     """Where the native fan-out has been built."""
 
 
@@ -160,7 +161,6 @@ class Worker:
         self._directory: Directory[Connection] = Directory()
         self._hub = Hub(chosen_fan_out(settings.fan_out, options.native))
         self._link = FeedLink(link, self._joined, self._received, self._feed_lost, rng)
-        self._doorway = Doorway(ws, options.send_buffer, 3 * options.slow_after, lambda: Connection(self.floor))
         self.floor = Floor(
             rules=Rules(
                 admit=self._admission.admit,
@@ -189,6 +189,9 @@ class Worker:
             slow_after=options.slow_after,
             echo=Echo if options.echo else None,
         )
+        hot = prepared(options.native) if settings.fan_out != "python" else None
+        turn = turning(hot, self.floor) if hot is not None else None
+        self._doorway = Doorway(ws, options.send_buffer, 3 * options.slow_after, lambda: Connection(self.floor), turn)
         self._fanouts = Fanouts()
         self._crowd = Crowd(settings.connections, settings.connections_per_address, options.per_address_on_loopback)
         # Its share of the host's rate comes from the feed, which knows how many workers there are.

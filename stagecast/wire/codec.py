@@ -28,7 +28,8 @@ class _Typed(Struct):
 
 _UNDECODABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
 _encoder = msgspec.json.Encoder()
-_device: msgspec.json.Decoder[DeviceFrame] = msgspec.json.Decoder(DeviceFrame)
+device_frames: msgspec.json.Decoder[DeviceFrame] = msgspec.json.Decoder(DeviceFrame)
+"""Raises what msgspec raises: `decode_device_frame` says what it means."""
 _node: msgspec.json.Decoder[NodeFrame] = msgspec.json.Decoder(NodeFrame)
 _pulled: msgspec.json.Decoder[PulledMap] = msgspec.json.Decoder(PulledMap)
 _typed = msgspec.json.Decoder(_Typed)
@@ -53,7 +54,7 @@ def encode(frame: DeviceFrame | NodeFrame) -> bytes:
 def decode_device_frame(data: bytes | str) -> DeviceFrame:
     """What a device sent. Raises Malformed, or Invalid with `unknown_type` or `bad_frame`."""
     try:
-        return _device.decode(data)
+        return device_frames.decode(data)
     except _UNDECODABLE as error:
         raise _explain(data, error, DEVICE_TYPES) from error
 

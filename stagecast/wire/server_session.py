@@ -320,6 +320,10 @@ class ServerSession:
             return self._end(CloseCode.UNAUTHORIZED, str(error))
         if claims.dev != frame.device:
             return self._end(CloseCode.FORBIDDEN, "the token is another device's")
+        return self.admitted(claims, frame, now, wall)
+
+    def admitted(self, claims: Claims, frame: Hello, now: float, wall: int) -> list[Step]:
+        """What a hello means whose token says `claims`, and is the device's own."""
         self._take(claims, now, wall)
         self.app = sys.intern(frame.app)  # a few texts for all sessions
         self._ends = now + self._rules.lifetime * (1 - self._rules.rng.random() * LIFETIME_JITTER)
@@ -335,7 +339,7 @@ class ServerSession:
         if head is None:
             return None
         self.phase = Phase.READY
-        self.events = _shared((at[0].e,))
+        self.events = shared((at[0].e,))
         return [Send(self._welcome([head], now, wall)), Follow(at)]
 
     def _sub(self, frame: Sub, now: float, wall: int) -> list[Step]:
@@ -429,7 +433,7 @@ class ServerSession:
         steps += [Send(encode(Err(code, event, REFUSED_TEXT[code]))) for event, code in pending.refused]
         followed = [position for position, head in heads if head is not None]
         if followed:
-            self.events = _shared(tuple(dict.fromkeys((*self.events, *(position.e for position in followed)))))
+            self.events = shared(tuple(dict.fromkeys((*self.events, *(position.e for position in followed)))))
             steps.append(Follow(followed))
         pending.found, pending.refused = {}, []
         if not pending.wanted:
@@ -448,7 +452,7 @@ class ServerSession:
         """Forgets those of `events` that are followed, found or wanted; gives them back."""
         gone = set(events)
         dropped = [event for event in self._held() if event in gone]
-        self.events = _shared(tuple(event for event in self.events if event not in gone))
+        self.events = shared(tuple(event for event in self.events if event not in gone))
         if pending := self._pending:
             pending.wanted = {event: at for event, at in pending.wanted.items() if event not in gone}
             pending.found = {event: at for event, at in pending.found.items() if event not in gone}
@@ -472,7 +476,7 @@ _SHARED_MAX = 10_000
 _tuples: dict[tuple[str, ...], tuple[str, ...]] = {}
 
 
-def _shared(events: tuple[str, ...]) -> tuple[str, ...]:
+def shared(events: tuple[str, ...]) -> tuple[str, ...]:
     """The same tuple for equal subscriptions: most devices of a node follow the same events."""
     if len(_tuples) >= _SHARED_MAX:
         _tuples.clear()

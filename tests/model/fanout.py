@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple, cast
 
-from pushy.hub import Hub, Place
+from pushy.hub import Hub, Place, PythonLoops
 from pushy.link import Hinted, Update
 from stagecast.receipts import Receipt
 from stagecast.wire.frames import Position
@@ -55,7 +55,7 @@ class Fanout:
     """A hub with its sockets, and the calls that a connection and a link make on them."""
 
     def __init__(self, sockets: int) -> None:
-        self.hub = Hub(write_all)
+        self.hub = Hub(PythonLoops(write_all))
         self.sockets = {str(n): Socket(str(n)) for n in range(sockets)}
         self.connected: set[str] = set()
         self.seq = 0

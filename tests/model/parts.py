@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 import msgspec
 
 from pushy.heads import Action, Heads
-from pushy.hub import Hub, Place
+from pushy.hub import Hub, Place, PythonLoops
 from pushy.link import Update
 from stagecast import event as rules
 from stagecast.broadcast import Broadcast, encode_broadcast, for_welcome
@@ -154,7 +154,7 @@ class Worker:
     """What connection and worker do around the hub: welcome at once what is known, else ask the feed."""
 
     def __init__(self) -> None:
-        self.hub = Hub(write_all)
+        self.hub = Hub(PythonLoops(write_all))
         self.outlets: dict[str, Outlet] = {}
         self.follow = self.unfollow = False
 
@@ -175,7 +175,7 @@ class Worker:
 
     def take_any(self, update: Update) -> None:
         """The mutation: a hub without the rule that older states are dropped."""
-        fresh = Hub(write_all)
+        fresh = Hub(PythonLoops(write_all))
         for outlet in self.outlets.values():
             outlet.places = ()
             fresh.want(outlet, [EVENT], 0.0)

@@ -1,9 +1,7 @@
 """What a worker remembers of its devices: bounded, in words, nothing secret."""
 
-from collections import deque
-
 from pushy.happenings import Happenings, Hello, standing
-from pushy.hub import Hub
+from pushy.hub import Hub, PythonLoops
 from pushy.link import Happening
 from stagecast.wire.frames import Ack, Position
 from tests.pushy.test_hub import Pipe, follow, known, state, work, write_all
@@ -30,7 +28,7 @@ def test_a_device_is_told_of_in_order() -> None:
 
 def test_memory_is_bounded_and_acks_push_out_no_close() -> None:
     """Each ring drops its own oldest."""
-    kept = Happenings(deque(maxlen=2), deque(maxlen=2))
+    kept = Happenings(2, 2)
     kept.session(0, "d1", "closed", "1006")
     for n in range(10):
         kept.position(n, "d1", "ack", Ack("final", 7, n + 1, "switched", 0))
@@ -42,7 +40,7 @@ def test_memory_is_bounded_and_acks_push_out_no_close() -> None:
 
 def test_a_live_session_in_words() -> None:
     """Where it stands at each event, what it is owed, how far it is behind."""
-    hub = Hub(write_all)
+    hub = Hub(PythonLoops(write_all))
     known(hub, seq=2)
     device = Pipe("d1", room=0)
     assert standing(device, "0a-1", 0) == "session 0a-1 at worker 0 of app tv: follows no event"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from pushy.followed import Outlet, Place, Tally
-from pushy.hub import EVENTS_FOLLOWED_MAX, Hub
+from pushy.hub import EVENTS_FOLLOWED_MAX, Hub, PythonLoops
 from pushy.link import Hinted, Update
 from stagecast.receipts import APPS_MAX, MAPS_MAX, OTHER_APP, AppCensus, Receipt
 from stagecast.wire.frames import Ack, AckResult, Position
@@ -62,7 +62,7 @@ def write_all(frame: bytes, places: list[Place]) -> list[Place]:
 
 
 def make() -> Hub:
-    return Hub(write_all)
+    return Hub(PythonLoops(write_all))
 
 
 def follow(hub: Hub, outlet: Outlet, e: str = "e", gen: int = 0, seq: int = 0, version: str | None = None) -> None:
@@ -204,7 +204,7 @@ def test_a_slow_connection_owes_one_state_and_one_hint() -> None:
     pipe.read_all(hub)
     assert [frame.decode() for frame in pipe.got] == ["state a 1 2", "state a 1 7", "state b 1 7", "hint 7"]
     assert hub.deliver(pipe, b"msg") == 200
-    for tally in (one for e in ("a", "b") for one in hub._events[e].tallies):
+    for tally in (one for e in ("a", "b") for one in hub.followed[e].tallies):
         adds_up(tally)
 
 
@@ -422,12 +422,12 @@ class HubMachine(RuleBasedStateMachine):
             seen = [self.welcomed[pipe, e], *(seq for _, seq in pipe.states(e))]
             assert self.heads[e] in seen
         for e in self.heads:
-            assert self.hub._events[e].tallies[-1].pending == 0
+            assert self.hub.followed[e].tallies[-1].pending == 0
 
     @invariant()
     def every_receipt_adds_up(self) -> None:
         for e, seq in self.heads.items():
-            followed = self.hub._events[e]
+            followed = self.hub.followed[e]
             for tally in followed.tallies:
                 adds_up(tally)
                 assert tally.switched + tally.missing + tally.ignored <= tally.audience
@@ -438,7 +438,7 @@ class HubMachine(RuleBasedStateMachine):
         found = receipts(self.hub, 1e9)
         for e, seq in self.heads.items():
             at = [position for (_, event), position in self.where.items() if event == e]
-            newest = self.hub._receipt(BLANK, self.hub._events[e], self.hub._events[e].tallies[-1])
+            newest = self.hub._receipt(BLANK, self.hub.followed[e], self.hub.followed[e].tallies[-1])
             assert newest.subscribed == len(at) == newest.holding
             assert sum(app.subscribed for app in newest.apps.values()) == newest.subscribed
             assert sum(app.at_or_past for app in newest.apps.values()) == newest.at_or_past

@@ -1,0 +1,402 @@
+"""The native path from accept to welcome: whatever a device sends, in whatever pieces, it leaves behind what Python leaves."""
+
+import asyncio
+import base64
+import fcntl
+import gc
+import json
+import random
+import select
+import socket
+import struct
+import sys
+import termios
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pushy import native
+from pushy.admission import Admission
+from pushy.connection import Connection, Floor
+from pushy.express import prepared, turning
+from pushy.fanout import write_all
+from pushy.followed import Followed, Lane, Place
+from pushy.handshake import Door, Refusal, Upgrade
+from pushy.happenings import Happenings
+from pushy.hub import Hub, PythonLoops
+from pushy.proxies import Proxies
+from pushy.streams import Stream, Streams, Turn
+from pushy.wheel import Slot, Wheel
+from stagecast.clock import ManualClock
+from stagecast.records import Revocation
+from stagecast.tokens import KeysFile, create_keys
+from stagecast.wire.closing import CloseCode
+from stagecast.wire.server_session import Phase, Rules, ServerSession
+from tests.pushy.rig import REQUEST, masked, update
+
+
+@pytest.fixture(scope="session")
+def hot(tmp_path_factory: pytest.TempPathFactory) -> native.Hot:
+    folder = tmp_path_factory.mktemp("native")
+    try:
+        native.build(folder)
+    except native.NotBuilt as why:
+        pytest.skip(str(why))
+    found = prepared(folder)
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("keys") / "keys.json"
+    create_keys(file)
+    return file
+
+
+@dataclass
+class Desk:
+    """A floor with all that decides about devices, and what it was asked."""
+
+    keys: Path
+    make: Callable[[Floor], Callable[[Streams], Turn]] | None
+    full: bool = False
+    proxied: bool = False
+    lifetime: float = 100.0
+    room: int = 3
+    said: list[Any] = field(default_factory=list)
+    members: list[Connection] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.clock = ManualClock()
+        self.hub = Hub(PythonLoops(write_all))
+        self.admission = Admission(KeysFile(self.keys))
+        rng = random.Random(1)
+        rules = Rules(
+            self.admission.admit, self.hub.head, rng, node="0b", maps="http://maps/v1", lifetime=self.lifetime
+        )
+        self.floor = Floor(
+            rules=rules, hub=self.hub, wheel=Wheel(0.0), door=Door(frozenset()), clock=self.clock,
+            arrived=self.arrived, busy=self.busy, greeted=self.greeted, wanted=self.wanted, left=self.left,
+            happenings=Happenings(), gone=lambda one: self.said.append("gone"), introduced=lambda one, at: True,
+            proxies=Proxies.of((), False), handshake_deadline=5.0, slow_after=20.0,
+        )  # fmt: skip
+        self.hub.want(Connection(self.floor), ["final", "other"], 0.0)
+        self.hub.update(update("final", 3, "live", gen=2, version=MAP), 0.0)
+        self.hub.followed["final"].waiters.clear()
+        self.streams = Streams(asyncio.get_running_loop(), self.make(self.floor) if self.make else None)
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.address = self.listening.getsockname()
+        self.door = self.streams.listen(self.listening, lambda: Connection(self.floor))
+
+    def arrived(self, one: Connection) -> bool:
+        self.members.append(one)
+        one.proxied = self.proxied
+        self.said.append("arrived")
+        return not self.full
+
+    def busy(self, one: Connection) -> Refusal | None:
+        self.said.append(("busy", one.phase))
+        return Refusal(503, "busy") if len(self.members) > self.room else None
+
+    def greeted(self, one: Connection) -> None:
+        self.said.append(("greeted", one.member, one.device, one.session.sid, one.session.phase))
+
+    def wanted(self, one: Connection, events: list[str]) -> None:
+        self.said.append(("wanted", events, self.hub.want(one, events, self.clock.monotonic())))
+
+    def left(self, one: Connection, why: str) -> None:
+        self.said.append(("left", why))
+        self.hub.leave(one, None, self.clock.monotonic(), why)
+
+    def close(self) -> None:
+        self.door.close()
+        self.streams.close()
+
+
+PLAIN = (bool, int, float, str, bytes, type(None))
+
+
+def laid_open(one: Any, desk: Desk) -> Any:
+    """All of an object that could be told apart, without its address."""
+    if isinstance(one, PLAIN):
+        return one
+    if isinstance(one, tuple | list):
+        return [laid_open(part, desk) for part in one]
+    if isinstance(one, Counter | dict):
+        return sorted((repr(laid_open(key, desk)), repr(laid_open(value, desk))) for key, value in one.items())
+    if isinstance(one, Slot):
+        return ["slot", one.number, sorted(desk.members.index(connection) for connection in one)]
+    if isinstance(one, Followed):
+        return ["event", one.e]
+    if isinstance(one, Connection | Stream | ServerSession | Place | Lane):
+        return [type(one).__name__, *(shown(one, name, desk) for name in type(one).__slots__)]
+    return type(one).__name__
+
+
+NUMBERED = {"_socket", "descriptor"}
+"""Which number a socket gets is the kernel's affair."""
+UPWARD = {"_protocol", "_streams", "_floor", "_rules", "outlet"}
+
+
+def shown(one: Any, name: str, desk: Desk) -> Any:
+    value: Any = getattr(one, name, "unset")
+    if name in NUMBERED:
+        return value >= 0
+    return type(value).__name__ if name in UPWARD else laid_open(value, desk)
+
+
+def everything(desk: Desk) -> dict[str, Any]:
+    hub, floor, followed = desk.hub, desk.floor, desk.hub.followed["final"]
+    return {
+        "connections": [laid_open(one, desk) for one in desk.members],
+        "places": [laid_open(place, desk) for place in followed.places],
+        "lanes": [laid_open(lane, desk) for lane in (followed.states, followed.hints)],
+        "counted": [laid_open(part, desk) for part in (followed.orders, followed.maps, hub.apps)],
+        "waiting": [len(one.waiters) for one in hub.followed.values()],
+        "hub": [hub.ahead, hub.deliveries, hub.stale],
+        "floor": [floor.accepts, floor.upgraded, floor.stalls, floor.sent, floor.refusals, floor.closes],
+        "wheel": sorted(repr(laid_open(slot, desk)) for slot in floor.wheel.slots.values()),
+        "checks": desk.admission.checks,
+        "said": desk.said,
+    }
+
+
+async def play(desk: Desk, devices: list[list[bytes]], waits: list[float]) -> tuple[dict[str, Any], list[bytes]]:
+    """Devices one after the other send their pieces, each read before the next; what stands then, and what each of them got."""
+    answers: list[bytes] = []
+    socks: list[socket.socket] = []
+    for pieces in devices:
+        sock = socket.create_connection(desk.address)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        socks.append(sock)
+        for piece, wait in zip(pieces, waits * len(pieces), strict=False):
+            sock.sendall(piece.replace(b"PORT", str(desk.address[1]).encode()))
+            await quiet(desk, sock)
+            desk.clock.advance(wait)
+        sock.setblocking(False)
+    await quiet(desk)
+    found = everything(desk)
+    for sock in socks:
+        try:
+            answers.append(sock.recv(1 << 16))
+        except BlockingIOError:
+            answers.append(b"nothing")
+        except ConnectionError:
+            answers.append(b"reset")
+        sock.close()
+    await quiet(desk)
+    desk.close()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    return found, answers
+
+
+async def quiet(desk: Desk, sock: socket.socket | None = None) -> None:
+    """All that `sock` sent has come, and the loop has looked at it and at what that brought about."""
+    turns = 0
+    while turns < 3:
+        await asyncio.sleep(0)
+        waiting = select.select([desk.streams.epoll], [], [], 0)[0] or (sock is not None and unacknowledged(sock))
+        turns = 0 if waiting else turns + 1
+
+
+def unacknowledged(sock: socket.socket) -> bool:
+    """tcp(7), SIOCOUTQ."""
+    (left,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
+    return bool(left)
+
+
+MAP = "1764000000000-m1"
+KEY = base64.b64encode(bytes(range(16))).decode()
+
+
+def request(key: str = KEY, more: str = "") -> bytes:
+    return REQUEST.format(path="/ws", host="127.0.0.1", port="PORT", key=key, more=more).encode()
+
+
+AT = {"e": "final", "gen": 2, "seq": 3, "map": MAP}
+
+
+class Tokens:
+    def __init__(self, keys: Path) -> None:
+        self._keys = KeysFile(keys).keys
+        self._now = ManualClock().now() / 1000
+
+    def mint(self, device: str, events: list[str], ttl: float = 3600.0) -> str:
+        return self._keys.mint(f"m-{device}", device, events, ttl, self._now, random.Random(device))
+
+
+ATS = st.lists(
+    st.sampled_from(
+        [AT, {"e": "final"}, {**AT, "seq": 9}, {**AT, "gen": 1, "map": None}, {"e": "other"}, {"e": "nix"}]
+    ),
+    max_size=2,
+)
+FAULTS = (
+    "token", "device", "stranger", "short", "é", "early ping", "split", "glued", "twice", "broken", "not utf-8", "inside",
+)  # fmt: skip
+KEYS = st.sampled_from([KEY, base64.b64encode(b"0123456789abcdef").decode(), "AAAA", KEY[:-1] + "A", "*" * 22 + "=="])
+
+
+@st.composite
+def a_device(draw: Any) -> tuple[str, str, list[dict[str, Any]], str, str, str]:
+    """(key, more header fields, positions, app, fault, device)"""
+    return (
+        draw(KEYS), draw(st.sampled_from(["", "", "Origin: http://127.0.0.1:PORT\r\n", "Origin: http://evil\r\n"])),
+        draw(ATS), draw(st.sampled_from(["", "tv", "web"])), draw(st.sampled_from(["", "", *FAULTS])),
+        draw(st.sampled_from("abc")),
+    )  # fmt: skip
+
+
+def pieces_of(tokens: Tokens, one: tuple[str, str, list[dict[str, Any]], str, str, str]) -> list[bytes]:
+    key, more, at, app, fault, device = one
+    token = {"token": "no.tok.en", "stranger": tokens.mint(device, ["elsewhere"])}.get(
+        fault, tokens.mint(device, ["fin*", "other"] if app else ["final"], 40.0 if fault == "short" else 3600.0)
+    )
+    said = {"t": "hello", "token": token, "device": "z" if fault == "device" else device, "app": app, "at": at}
+    text = json.dumps(said, separators=(",", ":") if app else None, ensure_ascii=False)
+    if fault == "é":
+        text = text.replace('"t"', '"x":"é","t"')
+    octets = text.encode()[: -1 if fault == "broken" else None]
+    if fault == "not utf-8":  # in a field that no decoder looks at
+        octets = octets.replace(b'"t"', b'"x":"\xff","t"')
+    hello, open_ = masked(octets), request(key, more)
+    match fault:
+        case "early ping":
+            return [open_, masked(b"hi", 9), hello]
+        case "split":
+            return [open_[:40], open_[40:], hello[:9], hello[9:]]
+        case "glued":
+            return [open_ + hello]
+        case "inside":
+            return [open_, masked(b"{", fin=False), hello]
+        case "twice":
+            return [open_, hello, hello]
+        case _:
+            return [open_, hello]
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    devices=st.lists(a_device(), min_size=1, max_size=5),
+    waits=st.lists(st.sampled_from([0.0, 0.3, 2.0]), min_size=1, max_size=3),
+    proxied=st.sampled_from([False, False, False, True]),
+    lifetime=st.sampled_from([100.0, 2.0]),
+)
+def test_both_ways_leave_the_same_behind(
+    hot: native.Hot, keys: Path, devices: list[Any], waits: list[float], proxied: bool, lifetime: float
+) -> None:
+    """Objects, counters, the wheel, what was asked of whom, and the bytes that devices got: equal to the last field."""
+    asyncio.run(same_behind(hot, keys, devices, waits, proxied=proxied, lifetime=lifetime))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_each_fault_leaves_the_same_behind(hot: native.Hot, keys: Path, fault: str) -> None:
+    """The same for every fault there is in an otherwise usual device, without chance."""
+    await same_behind(hot, keys, [(KEY, "", [AT], "tv", fault, "a"), (KEY, "", [AT], "tv", "", "b")], [0.0])
+
+
+async def same_behind(hot: native.Hot, keys: Path, devices: list[Any], waits: list[float], **more: Any) -> None:
+    tokens = Tokens(keys)
+    pieces = [pieces_of(tokens, one) for one in ((KEY, "", [AT], "tv", "", "t"), *devices)]
+    ours = await play(Desk(keys, lambda floor: turning(hot, floor), **more), pieces, waits)
+    python = await play(Desk(keys, None, **more), pieces, waits)
+    for part, found in ours[0].items():
+        assert found == python[0][part], part
+    assert ours[1] == python[1]
+
+
+async def test_the_usual_case_is_taken(hot: native.Hot, keys: Path) -> None:
+    """From the second device of an app on neither the handshake nor the session in Python is asked."""
+    tokens, asked = Tokens(keys), list[str]()
+    desk = Desk(keys, lambda floor: turning(hot, floor))
+
+    class Asked(Door):
+        def check(self, upgrade: Upgrade) -> Refusal | None:
+            asked.append("door")
+            return super().check(upgrade)
+
+    def head(event: str) -> bytes | None:
+        asked.append("head")
+        return desk.hub.head(event)
+
+    desk.floor.door, desk.floor.rules.head = Asked(frozenset()), head
+    devices = [pieces_of(tokens, (KEY, "", [AT], "tv", "", name)) for name in "abc"]
+    found, answers = await play(desk, devices, [0.0])
+    assert [b'"t":"welcome"' in one for one in answers] == [True] * 3
+    assert len(found["places"]) == 3
+    assert asked == ["door"]
+
+
+async def test_a_connection_that_is_not_wanted_is_cut(hot: native.Hot, keys: Path) -> None:
+    """`arrived` says no: the stream is aborted before a byte of it is read."""
+    desk = Desk(keys, lambda floor: turning(hot, floor), full=True)
+    found, answers = await play(desk, [[request()]], [0.0])
+    assert found["said"] == ["arrived", "gone"]
+    assert answers in ([b""], [b"reset"])
+
+
+async def test_a_revoked_token_ends_the_connection(hot: native.Hot, keys: Path) -> None:
+    """Revocations are looked at for every hello, also of a token whose check is remembered."""
+    tokens = Tokens(keys)
+    desk = Desk(keys, lambda floor: turning(hot, floor))
+    hello = pieces_of(tokens, (KEY, "", [AT], "tv", "", "a"))
+    desk.admission.admit(json.loads(unmasked(hello[1]))["token"], desk.clock.now())
+    desk.admission.revoke([Revocation("device", "a", desk.clock.now() + 1)])
+    _, answers = await play(desk, [pieces_of(tokens, (KEY, "", [AT], "tv", "", "t")), hello], [0.0])
+    assert b"welcome" in answers[0]
+    assert b"\x11\x31" in answers[1]  # 4401
+    assert b"revoked" in answers[1]
+
+
+def unmasked(frame: bytes) -> bytes:
+    """Of a frame of 126 bytes and more."""
+    return bytes(byte ^ frame[4 + i % 4] for i, byte in enumerate(frame[8:]))
+
+
+async def test_an_exception_costs_its_own_connection_alone(hot: native.Hot, keys: Path) -> None:
+    """What a callback raises reaches the loop's handler; the stream is aborted, the next device is served."""
+    tokens, handled = Tokens(keys), list[str]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: handled.append(repr(context["exception"])))
+
+    def greeted(one: Connection) -> None:
+        if one.device == "b":
+            raise RuntimeError("no")
+
+    desk = Desk(keys, lambda floor: turning(hot, _with(floor, greeted)))
+    devices = [pieces_of(tokens, (KEY, "", [AT], "tv", "", name)) for name in "abc"]
+    _, answers = await play(desk, devices, [0.0])
+    assert [b"welcome" in one for one in answers] == [True, False, True]
+    assert handled == ["RuntimeError('no')"]
+
+
+def _with(floor: Floor, greeted: Callable[[Connection], None]) -> Floor:
+    floor.greeted = greeted
+    return floor
+
+
+async def test_no_reference_is_lost_or_kept(hot: native.Hot, keys: Path) -> None:
+    """What all connections share is held as often after a hundred have come and gone as before."""
+    tokens = Tokens(keys)
+    usual = [
+        pieces_of(tokens, (KEY, "", [AT], "tv", fault, name)) for name in "abc" for fault in ("", "token", "device")
+    ]
+    shared = (None, True, False, 0, 1, Phase.OPEN, Phase.READY, CloseCode.FORBIDDEN, b"", (), "tv", hot)
+
+    async def counted() -> tuple[list[int], int]:
+        for _ in range(10):
+            await play(Desk(keys, lambda floor: turning(hot, floor), room=100), usual, [0.0])
+        gc.collect()
+        return [sys.getrefcount(one) for one in shared], len(gc.get_objects())
+
+    await counted()
+    (before, objects), (after, more) = await counted(), await counted()
+    assert max(abs(a - b) for a, b in zip(before, after, strict=True)) < 25, (before, after)
+    assert abs(objects - more) < 100
