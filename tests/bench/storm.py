@@ -95,7 +95,18 @@ async def beside(bench: Bench, first: Server) -> AsyncIterator[tuple[int, str]]:
     assert first.issuer is not None
     port, admin = free_port(), f"127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "stagecast.cli", "pushy", "--data", str(first.data), "--host", "second"]
-    command += ["--ws", f"127.0.0.1:{port}", "--admin", admin, "--ping", "600", "--keys", str(first.issuer.keys)]
+    command += [
+        "--ws",
+        f"127.0.0.1:{port}",
+        "--admin",
+        admin,
+        "--ping",
+        "600",
+        "--drain-rate",
+        "1000000",
+        "--keys",
+        str(first.issuer.keys),
+    ]
     cores = bench.server_cores | bench.client_cores
     async with (
         Lines(*command, errors=bench.folder / "errors.txt", cores=cores),
