@@ -24,11 +24,17 @@ class Seat(Protocol):
 
 
 def chosen(kind: str, folder: Path = native.FOLDER) -> Loops:
-    """How to write to all: "native", "python", or "auto" for native where it has been built. Raises ValueError for a kind that
-    there is not, here. `folder`: where it has been built."""
-    hot = prepared(folder) if kind in ("auto", "native") else None
-    if hot is not None:
-        return hot
+    """How to write to all: "batched" (in C, one system call for many), "native" (in C, one for each), "python", or "auto" for the
+    first of these that there is. Raises ValueError for a kind that there is not, here. `folder`: where the native path is."""
+    hot = prepared(folder) if kind != "python" else None
+    if hot is not None and kind in ("auto", "batched"):
+        try:
+            return hot.Loops(True)
+        except OSError as error:
+            if kind == "batched":
+                raise ValueError(f"the kernel allows no io_uring here: {error.strerror}") from error
+    if hot is not None and kind in ("auto", "native"):
+        return hot.Loops(False)
     if kind in ("auto", "python"):
         return PythonLoops(write_all)
     raise ValueError(f"no such fan-out here: {kind}")

@@ -84,9 +84,9 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True):
         _says("networks of the proxies in front whose word about a client's address counts, such as 10.0.0.0/8"),
     ] = []
     fan_out: Annotated[
-        Literal["auto", "native", "python"],
+        Literal["auto", "batched", "native", "python"],
         _says(
-            "the loop that writes a frame to all: native is C, built by `python -m pushy.native`; auto: if it is built"
+            "the way to the sockets: native is C, built by `python -m pushy.native`, batched that with io_uring; auto: the best"
         ),
     ] = "auto"
     drain_rate: Annotated[float, Meta(gt=0), _says("connections per second a host closes when it drains")] = 400.0

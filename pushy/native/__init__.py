@@ -35,18 +35,24 @@ class Turning(Protocol):
     def learn(self, request: bytes) -> None: ...
 
 
-class Hot(Protocol):
-    """The module."""
-
-    Turn: Callable[[object], Turning]
-
-    def prepare(self, classes: Mapping[str, type]) -> None: ...
+class Writing(Protocol):
+    """fanout.c: `pushy.hub.Loops`."""
 
     def write_all(self, frame: bytes, places: list[Any]) -> list[Any]: ...
 
     def give(self, frame: bytes, places: list[Any], order: tuple[int, int], owed: int) -> tuple[int, list[Any]]: ...
 
     def asked(self, devices: list[str], gen: int, seq: int, p: int) -> int: ...
+
+
+class Hot(Protocol):
+    """The module."""
+
+    Turn: Callable[[object], Turning]
+    Loops: Callable[[bool], Writing]
+    """Whether by io_uring: OSError where the kernel does not allow it, or is older than 6.1. For the thread that made it."""
+
+    def prepare(self, classes: Mapping[str, type]) -> None: ...
 
 
 def sources() -> list[Path]:

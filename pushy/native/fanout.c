@@ -1,11 +1,18 @@
 /* One frame to many places, in one call: what pushy/fanout.py does in Python, a system call after the other with little between. */
 #include "hot.h"
+#include "ring.h"
 #include <errno.h>
 #include <stdint.h>
-#include <sys/socket.h>
 
-/* Places whose parts are fetched ahead: each is three objects deep, and send() leaves nothing of them in the caches. */
+/* Places whose parts are fetched ahead: each is three objects deep, and sending leaves nothing of them in the caches. */
 #define AHEAD 4
+
+typedef struct {
+    PyObject_HEAD
+    struct ring *ring; /* NULL: a system call for each */
+    PyObject *places[BATCH];
+    int descriptors[BATCH], stuck[BATCH], sent[BATCH];
+} Loops;
 
 static PyObject *slot_or_attribute(PyObject *object, int known, Py_ssize_t offset, PyObject *name) {
     return known ? Py_XNewRef(*(PyObject **)((char *)object + offset)) : get(object, name);
@@ -15,61 +22,65 @@ static PyObject *transport_of(PyObject *outlet) {
     return slot_or_attribute(outlet, IS(outlet, Connection), Connection.transport, N.transport);
 }
 
-/* The descriptor to write to, -1 if it is closing, -2 with an error set. */
-static int descriptor_of(PyObject *transport) {
-    PyObject *number = slot_or_attribute(transport, IS(transport, Stream), Stream.descriptor, N.descriptor);
-    if (!number) return -2;
-    long found = PyLong_AsLong(number);
-    Py_DECREF(number);
-    return found == -1 && PyErr_Occurred() ? -2 : found < 0 ? -1 : (int)found;
+/* The descriptor to write to; -1 if it is closing, or with an error set. */
+static int descriptor_of(PyObject *outlet) {
+    PyObject *transport = transport_of(outlet), *number = NULL;
+    if (transport) number = slot_or_attribute(transport, IS(transport, Stream), Stream.descriptor, N.descriptor);
+    long found = number ? PyLong_AsLong(number) : -1;
+    Py_XDECREF(transport);
+    Py_XDECREF(number);
+    return (int)found;
+}
+
+static int unsent(PyObject *outlet) {
+    PyObject *found = slot_or_attribute(outlet, IS(outlet, Connection), Connection.unsent, N.unsent);
+    int result = found ? PyObject_IsTrue(found) : -1;
+    Py_XDECREF(found);
+    return result;
 }
 
 static void fetch_ahead(PyObject **places, Py_ssize_t i, Py_ssize_t count) {
     if (i + 2 * AHEAD < count) __builtin_prefetch(places[i + 2 * AHEAD]);
-    if (i + AHEAD < count && IS(places[i + AHEAD], Place)) {
+    if (i + AHEAD < count) {
         PyObject *outlet = SLOT(places[i + AHEAD], Place, outlet);
         __builtin_prefetch(outlet);
         __builtin_prefetch((char *)outlet + 64);
     }
-    if (i + AHEAD / 2 < count && IS(places[i + AHEAD / 2], Place)) {
+    if (i + AHEAD / 2 < count) {
         PyObject *outlet = SLOT(places[i + AHEAD / 2], Place, outlet);
-        if (outlet && IS(outlet, Connection)) __builtin_prefetch(SLOT(outlet, Connection, transport));
+        if (IS(outlet, Connection)) __builtin_prefetch(SLOT(outlet, Connection, transport));
     }
 }
 
-/* Offers the frame to one outlet: 1 if all of it went, 0 if not (then the outlet finishes it, or is closing), -1 with an error set. */
-static int offer(PyObject *outlet, PyObject *frame) {
-    PyObject *transport = transport_of(outlet), *done;
-    if (!transport) return -1;
-    int result = 0, descriptor = descriptor_of(transport);
-    if (descriptor == -2) result = -1;
-    if (descriptor >= 0) {
-        ssize_t size = PyBytes_GET_SIZE(frame), sent;
-        do
-            sent = send(descriptor, PyBytes_AS_STRING(frame), (size_t)size, MSG_DONTWAIT | MSG_NOSIGNAL);
-        while (sent < 0 && errno == EINTR);
-        if (sent == size) {
-            result = 1;
-        } else if (sent < 0 && errno != EAGAIN && errno != EWOULDBLOCK) {
-            result = (done = call(transport, N.abort)) ? 0 : -1;
-            Py_XDECREF(done);
-        } else {
-            PyObject *part = PyLong_FromSsize_t(sent < 0 ? 0 : sent);
-            done = part ? PyObject_CallMethodObjArgs(outlet, N.keep, frame, part, NULL) : NULL;
-            result = done ? PyObject_IsTrue(done) : -1;
-            Py_XDECREF(done);
-            Py_XDECREF(part);
-        }
+/* What became of a frame that did not all go: 1 if the outlet has seen to it at once, 0 if it waits or is closing, -1 with an error
+ * set. */
+static int see_to(PyObject *outlet, PyObject *frame, int descriptor, int sent) {
+    if (sent >= 0) {
+        PyObject *part = PyLong_FromLong(sent), *done = part ? PyObject_CallMethodObjArgs(outlet, N.keep, frame, part, NULL) : NULL;
+        int result = done ? PyObject_IsTrue(done) : -1;
+        Py_XDECREF(part);
+        Py_XDECREF(done);
+        return result;
     }
-    Py_DECREF(transport);
-    return result;
+    if (descriptor < 0) return 0;
+    PyObject *transport = transport_of(outlet), *done = transport ? call(transport, N.abort) : NULL;
+    Py_XDECREF(transport);
+    Py_XDECREF(done);
+    return done ? 0 : -1;
 }
 
-static int offer_place(PyObject *place, PyObject *frame, PyObject *stuck) {
-    PyObject *outlet = Py_NewRef(SLOT(place, Place, outlet));
-    int whole = offer(outlet, frame);
-    Py_DECREF(outlet);
-    return whole == 0 ? PyList_Append(stuck, place) : whole < 0 ? -1 : 0;
+/* Sends to the `count` places that have been gathered; those that are stuck go into the list. */
+static int flush(Loops *l, int count, PyObject *frame, PyObject *stuck) {
+    const char *data = PyBytes_AS_STRING(frame);
+    size_t size = (size_t)PyBytes_GET_SIZE(frame);
+    int found = l->ring ? send_batch(l->ring, l->descriptors, count, data, size, l->stuck, l->sent)
+                        : send_each(l->descriptors, count, data, size, l->stuck, l->sent);
+    for (int k = 0; k < found; k++) {
+        PyObject *place = l->places[l->stuck[k]];
+        int whole = see_to(SLOT(place, Place, outlet), frame, l->descriptors[l->stuck[k]], l->sent[k]);
+        if (whole < 0 || (!whole && PyList_Append(stuck, place))) return -1;
+    }
+    return 0;
 }
 
 static int right(PyObject *frame, PyObject *places) {
@@ -85,49 +96,60 @@ static int right(PyObject *frame, PyObject *places) {
     return 1;
 }
 
-/* write_all(frame, places) -> stuck */
-PyObject *hot_write_all(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
-    if (count != 2 || !right(args[0], args[1])) return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "two arguments");
-    PyObject *stuck = PyList_New(0);
-    for (Py_ssize_t i = 0; stuck && i < PyList_GET_SIZE(args[1]); i++) {
-        PyObject **places = ((PyListObject *)args[1])->ob_item;
-        fetch_ahead(places, i, PyList_GET_SIZE(args[1]));
-        if (offer_place(places[i], args[0], stuck)) Py_CLEAR(stuck);
+/* Marks a place as given `order`: 1 if it is to be written to, 0 if it has been or is owed it now, -1 with an error set. */
+static int is_due(PyObject *place, PyObject *order, PyObject *owed) {
+    if (SLOT(place, Place, sent) == order) return 0;
+    PUT(place, Place, sent, Py_NewRef(order));
+    int waits = unsent(SLOT(place, Place, outlet));
+    if (waits <= 0) return waits + 1 ? 1 : -1;
+    PyObject *owes = PyNumber_Or(SLOT(place, Place, owes), owed);
+    if (!owes) return -1;
+    PUT(place, Place, owes, owes);
+    return 0;
+}
+
+/* Writes to all places, or if there is an order to those that are due: how many, -1 with an error set. */
+static Py_ssize_t write_to(Loops *l, PyObject *frame, PyObject *list, PyObject *order, PyObject *owed, PyObject *stuck) {
+    Py_ssize_t count = PyList_GET_SIZE(list), written = 0;
+    PyObject **places = ((PyListObject *)list)->ob_item;
+    int gathered = 0;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        fetch_ahead(places, i, count);
+        int due = order ? is_due(places[i], order, owed) : 1;
+        if (due < 0) return -1;
+        if (due) {
+            l->places[gathered] = places[i];
+            l->descriptors[gathered++] = descriptor_of(SLOT(places[i], Place, outlet));
+            if (PyErr_Occurred()) return -1;
+        }
+        if (gathered == BATCH || (gathered && i == count - 1)) {
+            if (flush(l, gathered, frame, stuck)) return -1;
+            written += gathered;
+            gathered = 0;
+        }
     }
+    return written;
+}
+
+/* write_all(frame, places) -> stuck */
+static PyObject *loops_write_all(PyObject *self, PyObject *const *args, Py_ssize_t count) {
+    if (count != 2) return PyErr_Format(PyExc_TypeError, "a frame and places are expected");
+    if (!right(args[0], args[1])) return NULL;
+    PyObject *stuck = PyList_New(0);
+    if (stuck && write_to((Loops *)self, args[0], args[1], NULL, NULL, stuck) < 0) Py_CLEAR(stuck);
     return stuck;
 }
 
-static int unsent(PyObject *outlet) {
-    PyObject *found = slot_or_attribute(outlet, IS(outlet, Connection), Connection.unsent, N.unsent);
-    int result = found ? PyObject_IsTrue(found) : -1;
-    Py_XDECREF(found);
-    return result;
-}
-
-/* give(frame, places, order, owed) -> (ready, stuck): write_all to those that have not been given `order` and have nothing unsent;
- * `owed` is set in `owes` of the others. */
-PyObject *hot_give(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count) {
-    if (count != 4 || !right(args[0], args[1])) return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "four arguments");
-    PyObject *order = args[2], *stuck = PyList_New(0);
-    Py_ssize_t ready = 0;
-    for (Py_ssize_t i = 0; stuck && i < PyList_GET_SIZE(args[1]); i++) {
-        PyObject **places = ((PyListObject *)args[1])->ob_item, *place = places[i];
-        fetch_ahead(places, i, PyList_GET_SIZE(args[1]));
-        if (SLOT(place, Place, sent) == order) continue;
-        PUT(place, Place, sent, Py_NewRef(order));
-        int waits = unsent(SLOT(place, Place, outlet));
-        if (waits == 0) {
-            ready++;
-            if (offer_place(place, args[0], stuck)) Py_CLEAR(stuck);
-            continue;
-        }
-        PyObject *owes = waits > 0 ? PyNumber_Or(SLOT(place, Place, owes), args[3]) : NULL;
-        if (owes)
-            PUT(place, Place, owes, owes);
-        else
-            Py_CLEAR(stuck);
-    }
-    return stuck ? Py_BuildValue("(nN)", ready, stuck) : NULL;
+/* give(frame, places, order, owed) -> (written, stuck): to those that have not been given `order` and have nothing unsent; the others
+ * get the bits `owed`. */
+static PyObject *loops_give(PyObject *self, PyObject *const *args, Py_ssize_t count) {
+    if (count != 4) return PyErr_Format(PyExc_TypeError, "a frame, places, an order and bits are expected");
+    if (!right(args[0], args[1])) return NULL;
+    PyObject *stuck = PyList_New(0);
+    Py_ssize_t written = stuck ? write_to((Loops *)self, args[0], args[1], args[2], args[3], stuck) : -1;
+    if (written >= 0) return Py_BuildValue("(nN)", written, stuck);
+    Py_XDECREF(stuck);
+    return NULL;
 }
 
 static uint32_t hashed(uint32_t h, const char *text, Py_ssize_t size) {
@@ -136,7 +158,7 @@ static uint32_t hashed(uint32_t h, const char *text, Py_ssize_t size) {
 }
 
 /* asked(devices, gen, seq, p) -> how many of `devices` have an ack_hash (stagecast/wire/sampling.py) below p */
-PyObject *hot_asked(PyObject *Py_UNUSED(module), PyObject *args) {
+static PyObject *loops_asked(PyObject *Py_UNUSED(self), PyObject *args) {
     PyObject *devices;
     long long gen, seq, p;
     if (!PyArg_ParseTuple(args, "O!LLL", &PyList_Type, &devices, &gen, &seq, &p)) return NULL;
@@ -154,3 +176,35 @@ PyObject *hot_asked(PyObject *Py_UNUSED(module), PyObject *args) {
     }
     return PyLong_FromSsize_t(asked);
 }
+
+/* Loops(batched): OSError if that is wished for and the kernel does not allow it. */
+static PyObject *loops_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNUSED(keywords)) {
+    int batched;
+    if (!PyArg_ParseTuple(args, "p:Loops", &batched)) return NULL;
+    Loops *l = (Loops *)type->tp_alloc(type, 0);
+    if (l && batched && !(l->ring = ring_open())) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        Py_CLEAR(l);
+    }
+    return (PyObject *)l;
+}
+
+static void loops_dealloc(PyObject *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    ring_close(((Loops *)self)->ring);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef loops_methods[] = {
+    {"write_all", (PyCFunction)(void (*)(void))loops_write_all, METH_FASTCALL, NULL},
+    {"give", (PyCFunction)(void (*)(void))loops_give, METH_FASTCALL, NULL},
+    {"asked", loops_asked, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot loops_slots[] = {
+    {Py_tp_new, loops_new}, {Py_tp_dealloc, loops_dealloc}, {Py_tp_methods, loops_methods}, {0, NULL},
+};
+
+PyType_Spec loops_spec = {"_hot.Loops", sizeof(Loops), 0, Py_TPFLAGS_DEFAULT, loops_slots};

@@ -61,10 +61,8 @@ static inline PyObject *call_with(PyObject *object, PyObject *method, PyObject *
     return PyObject_CallMethodOneArg(object, method, one);
 }
 
-/* fanout.c: see pushy/fanout.py. */
-PyObject *hot_give(PyObject *module, PyObject *const *args, Py_ssize_t count);
-PyObject *hot_write_all(PyObject *module, PyObject *const *args, Py_ssize_t count);
-PyObject *hot_asked(PyObject *module, PyObject *args);
+/* fanout.c: the type of what writes to very many places. */
+extern PyType_Spec loops_spec;
 
 /* turn.c: the type of what turns a worker's epoll set. */
 extern PyType_Spec turn_spec;

@@ -30,19 +30,22 @@ static PyObject *prepare(PyObject *Py_UNUSED(module), PyObject *classes) {
 
 static PyMethodDef functions[] = {
     {"prepare", prepare, METH_O, NULL},
-    {"give", (PyCFunction)(void (*)(void))hot_give, METH_FASTCALL, NULL},
-    {"write_all", (PyCFunction)(void (*)(void))hot_write_all, METH_FASTCALL, NULL},
-    {"asked", hot_asked, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, .m_name = "_hot", .m_size = -1, .m_methods = functions};
 
+static int add(PyObject *to, const char *name, PyType_Spec *spec) {
+    PyObject *type = PyType_FromSpec(spec);
+    int done = type ? PyModule_AddObjectRef(to, name, type) : -1;
+    Py_XDECREF(type);
+    return done;
+}
+
 PyMODINIT_FUNC PyInit__hot(void) {
-    PyObject *made = PyModule_Create(&module), *turn = NULL;
+    PyObject *made = PyModule_Create(&module);
 #define INTERN(name) if (made && !(N.name = PyUnicode_InternFromString(#name))) Py_CLEAR(made);
     NAMES(INTERN)
-    if (made && (!(turn = PyType_FromSpec(&turn_spec)) || PyModule_AddObjectRef(made, "Turn", turn))) Py_CLEAR(made);
-    Py_XDECREF(turn);
+    if (made && (add(made, "Turn", &turn_spec) || add(made, "Loops", &loops_spec))) Py_CLEAR(made);
     return made;
 }

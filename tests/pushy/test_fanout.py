@@ -12,8 +12,9 @@ import pytest
 from pushy import native
 from pushy.fanout import chosen, write_all
 from pushy.followed import Place
-from pushy.hub import WriteAll
+from pushy.hub import Loops
 from pushy.streams import Stream, Streams
+from stagecast.wire.sampling import ack_hash
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +27,13 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(params=["python", "native"])
-def loop(request: pytest.FixtureRequest) -> WriteAll:
+@pytest.fixture(params=["python", "native", "batched"])
+def loops(request: pytest.FixtureRequest) -> Loops:
     kind: str = request.param
-    return chosen(kind, request.getfixturevalue("built") if kind == "native" else Path("nowhere")).write_all
+    try:
+        return chosen(kind, request.getfixturevalue("built") if kind != "python" else Path("nowhere"))
+    except ValueError as why:
+        pytest.skip(str(why))
 
 
 class Seated(asyncio.Protocol):
@@ -99,7 +103,7 @@ def read(peer: socket.socket) -> bytes:
         got += part
 
 
-async def test_every_stream_stays_whole(loop: WriteAll, room: Room) -> None:
+async def test_every_stream_stays_whole(loops: Loops, room: Room) -> None:
     """Readers of all speeds: whoever had nothing unsent when a frame went out gets exactly that frame, whole and in order,
     however little of it went into its socket at once; the places given back are those whose frame waits."""
     rng = random.Random(5)
@@ -109,7 +113,7 @@ async def test_every_stream_stays_whole(loop: WriteAll, room: Room) -> None:
     for number in range(60):
         frame = bytes([number]) * rng.choice([20, 500, 3000])
         part = room.free()
-        stuck = loop(frame, part)
+        stuck = loops.write_all(frame, part)
         for place in part:
             owed[id(place)] += frame
         unsent = [place for place, seat in zip(room.places, room.seats, strict=True) if seat.unsent]
@@ -127,24 +131,43 @@ async def test_every_stream_stays_whole(loop: WriteAll, room: Room) -> None:
     assert got == list(owed.values())
 
 
-async def test_those_who_leave_are_left_out(loop: WriteAll, room: Room) -> None:
+async def test_those_who_leave_are_left_out(loops: Loops, room: Room) -> None:
     """A closing stream is not written to past what it still flushes; one whose peer is gone is aborted; the rest get it."""
     for seat in room.seats[:10]:
         seat.transport.close()
     for peer in room.peers[10:20]:
         peer.close()
-    stuck = loop(b"frame", room.places)
+    stuck = loops.write_all(b"frame", room.places)
     assert stuck == room.places[:20]
     assert all(seat.transport.is_closing() for seat in room.seats[:20])
     assert {read(peer) for peer in room.peers[20:]} == {b"frame"}
 
 
+async def test_only_those_who_are_due_get_a_state(loops: Loops, room: Room) -> None:
+    """Given an order, who has it already is passed over, who has unsent bytes is owed it, and all others are written to."""
+    order = (1, 2)
+    for place, seat in zip(room.places[:30], room.seats[:30], strict=True):
+        place.sent = order if place in room.places[:10] else place.sent
+        seat.unsent = place not in room.places[:10]
+    room.peers[40].close()
+    written, stuck = loops.give(b"frame", room.places, order, 1)
+    assert (written, stuck) == (270, [room.places[40]])
+    assert all(place.sent is order for place in room.places)
+    assert [place.owes for place in room.places] == [0] * 10 + [1] * 20 + [0] * 270
+    got = [read(peer) for peer in room.peers[:40] + room.peers[41:]]
+    assert got == [b""] * 30 + [b"frame"] * 269
+
+
+def test_all_ways_ask_the_same_devices(loops: Loops) -> None:
+    """Devices acknowledge by a hash that they compute themselves: what a worker counts as asked must be those."""
+    devices = [f"device-{i}" for i in range(500)] + ["ø", ""]
+    for p in (0, 1, 1 << 20, 1 << 31, (1 << 32) - 1):
+        assert loops.asked(devices, 7, 123456789012, p) == sum(ack_hash(one, 7, 123456789012) < p for one in devices)
+
+
 def test_the_choice_is_what_was_asked_for(built: Path, tmp_path: Path) -> None:
     """`auto` takes what is there; `native` is refused where it has not been built."""
-    hot = native.load(built)
-    assert hot is not None
-    assert chosen("auto", built).write_all == hot.write_all
-    assert chosen("native", built).write_all == hot.write_all
+    assert type(chosen("auto", built)).__name__ == type(chosen("native", built)).__name__ == "Loops"
     assert chosen("python", built).write_all is write_all
     assert chosen("auto", tmp_path).write_all is write_all
     with pytest.raises(ValueError, match="native"):
