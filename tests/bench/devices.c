@@ -106,10 +106,11 @@ static void forget(int i) {
 
 static void again(int i) { /* refused or broken before its welcome, or lost: once more */
     struct connection *c = &all[i];
+    int stood = c->state == READY;
     forget(i);
     flying--;
     refused++;
-    if (!insist) { start_one(i); return; }
+    if (!insist || (stood && !paced)) { start_one(i); return; }
     c->at = now_ns() + (paced ? (int64_t)(drand48() * c->back * 1e6) : 20000000);
     waiting++;
 }
