@@ -26,7 +26,7 @@ MAP_BYTES = 4096
 AT_ONCE = 50
 """Appends, or pushed maps in one request."""
 STALLED, STALLED_FULL = (100,), (100, 500)
-ROUNDS, ROUNDS_FULL = 1, 5
+ROUNDS, ROUNDS_FULL = 2, 5
 EVENT = "bench-".ljust(64, "x")
 LOOK_EVERY = 25
 """Maps between two looks at memory."""
