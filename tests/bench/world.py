@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 
 from pushy import native
+from pushy.fanout import chosen
 from stagecast.broadcast import Broadcast, encode_broadcast
 from stagecast.log import Topic, open_log
 from tests.bench.audience import WINDOW, Audience, processes_for, shares
@@ -32,8 +33,8 @@ class Bench:
     folder: Path
     devices: Path
     bare: Path
-    native: bool
-    """Whether the C fan-out has been built."""
+    fan_outs: list[str]
+    """The ways to the sockets that there are here, as the setting `fan_out` calls them, the best first."""
     server_cores: frozenset[int]
     client_cores: frozenset[int]
     """Servers and devices never share a core; the same for every contender. Without a second core both are empty: any core."""
@@ -72,7 +73,19 @@ def prepare(folder: Path, *, pinned: bool = True) -> Bench:
     servers, clients = frozenset(cores[: len(cores) // 2]), frozenset(cores[len(cores) // 2 :])
     if servers:
         os.sched_setaffinity(0, clients)
-    return Bench(folder, devices, bare, native.load() is not None, servers, clients)
+    return Bench(folder, devices, bare, fan_outs(), servers, clients)
+
+
+def fan_outs() -> list[str]:
+    found = []
+    for kind in ("batched", "native", "python"):
+        try:
+            chosen(kind)
+        except ValueError as why:
+            print(f"without fan_out {kind}: {why}", flush=True)
+        else:
+            found.append(kind)
+    return found
 
 
 @dataclass
