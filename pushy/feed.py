@@ -1,6 +1,7 @@
 """The feed: the one process of a host that reads the log and the store, and feeds the host's workers over a Unix socket."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -397,6 +398,7 @@ def run_feed(
     is not zero the host is drained, and this returns when its last connection is gone. Log and store may come later. Raises
     OSError, ValueError when it can't start.
     """
+    gc.set_threshold(10_000, 20, 100)  # a batch for the registry is thousands of tuples and no cycle
     uvloop.run(_serve(settings, admin, link, workers, drain_flag))
 
 

@@ -1,6 +1,6 @@
 """The sessions of one host: where they are, who replaces whom, and what of it goes to the registry. Pure."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -41,19 +41,21 @@ class Places:
 
     def __init__(self) -> None:
         self._places: dict[Holder, Place] = {}
-        self._counts: Counter[int] = Counter()
+        self._counts: defaultdict[int, int] = defaultdict(int)
 
     def began(self, holder: Holder, worker: int, sid: str, start: int) -> Late | None:
         """The worker to tell that its session is replaced, if that is another worker's than the later session's."""
-        before = self._places.get(holder)
-        if before is None:
-            self._set(holder, worker, sid, start)
+        place = place_of(worker, sid, start)
+        before = self._places.setdefault(holder, place)
+        if before is place:
+            self._counts[worker] += 1
             return None
         earlier, began = before >> WORKER_AT, before & START_MASK
         if began > start:
             return Late(worker, began) if earlier != worker else None
+        self._places[holder] = place
         self._counts[earlier] -= 1
-        self._set(holder, worker, sid, start)
+        self._counts[worker] += 1
         return Late(earlier, start) if earlier != worker and began < start else None
 
     def ended(self, holder: Holder, sid: str) -> None:
@@ -63,20 +65,16 @@ class Places:
             del self._places[holder]
             self._counts[place >> WORKER_AT] -= 1
 
-    def _set(self, holder: Holder, worker: int, sid: str, start: int) -> None:
-        self._places[holder] = place_of(worker, sid, start)
-        self._counts[worker] += 1
-
     def left(self, worker: int) -> None:
         """The worker is gone, with all it held."""
         self._places = {holder: place for holder, place in self._places.items() if place >> WORKER_AT != worker}
-        del self._counts[worker]
+        self._counts.pop(worker, None)
 
     def known(self, holder: Holder) -> bool:
         return holder in self._places
 
     def count(self, worker: int) -> int:
-        return self._counts[worker]
+        return self._counts.get(worker, 0)
 
 
 class Replacement(NamedTuple):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kv import Item, OutcomeUnknown, Put, StoreUnavailable, Version
-from kv.embedded import TIDY_ROWS, SqliteStore
+from kv.embedded import ROWS, TIDY_ROWS, SqliteStore
 from stagecast.clock import ManualClock
 from tests.stagecast.faulty_disk import FaultyDisk
 
@@ -75,6 +75,34 @@ async def test_a_put_is_atomic(store: SqliteStore) -> None:
     with pytest.raises(UnicodeEncodeError):
         await store.put([Put("record", "good", b""), Put("record", "\ud800", b"")])
     assert await store.get("record", "good") is None
+
+
+async def test_many_items_are_written_as_if_one_by_one(store: SqliteStore, clock: ManualClock) -> None:
+    """Whatever their order and number: with their own ttl each, and the later of two puts of an item counts."""
+    for count in (ROWS - 1, ROWS, ROWS + 1, 3 * ROWS + 5):
+        record = f"record-{count}"
+        first = [Put(record, f"{n:03}", b"old", 1.0) for n in range(count)]
+        second = [Put(record, f"{n:03}", f"{n}".encode(), None if n % 2 else 0.57) for n in reversed(range(count))]
+        await store.put([*first, Put("other", record, b"o"), *second])
+        assert (await store.page(record)).items == [Item(f"{n:03}", f"{n}".encode()) for n in range(count)]
+        clock.advance(0.569)
+        assert len((await store.page(record)).items) == count
+        clock.advance(0.001)
+        assert (await store.page(record)).items == [Item(f"{n:03}", f"{n}".encode()) for n in range(1, count, 2)]
+        assert await store.get("other", record) == b"o"
+
+
+async def test_a_put_that_can_not_be_written_spoils_no_other(store: SqliteStore) -> None:
+    """Nothing of it is there, and all of those that shared its transaction."""
+    spoilt = [Put("bad", f"{n}", b"v") for n in range(3 * ROWS)]
+    spoilt[2 * ROWS] = Put("bad", "none", None)  # type: ignore[arg-type]
+    puts = [store.put(items) for items in ([Put("before", "key", b"v")], spoilt, [Put("after", "key", b"v")])]
+    assert [type(one) for one in await asyncio.gather(*puts, return_exceptions=True)] == [
+        type(None),
+        StoreUnavailable,
+        type(None),
+    ]
+    assert [len((await store.page(record)).items) for record in ("before", "bad", "after")] == [1, 0, 1]
 
 
 async def test_keys_with_a_null_character(store: SqliteStore) -> None:
