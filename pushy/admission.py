@@ -13,6 +13,8 @@ DIGEST_BYTES = 16
 REMEMBERED_MAX = 20_000
 """Tokens whose check is remembered: a worker's connections, which all may come back at once. The oldest goes first."""
 
+TIMES_MAX = 10_000
+
 
 @dataclass
 class Admission:
@@ -25,6 +27,8 @@ class Admission:
     _revoked: dict[tuple[str, str], int] = field(default_factory=dict)
     _events: dict[tuple[str, ...], list[str]] = field(default_factory=dict)
     """One list for tokens of equal rights."""
+    _times: dict[float, float] = field(default_factory=dict)
+    """One object for equal times: whole seconds, and tokens that live for an hour were issued within one."""
     checks: int = 0
     """Signatures verified."""
 
@@ -51,7 +55,12 @@ class Admission:
             self._events.clear()
         events = self._events.setdefault(tuple(claims.evt), claims.evt)
         kid = self.keys.keys.by_kid[claims.kid].kid
-        return Claims(claims.sub, claims.dev, events, claims.exp, claims.iat, kid)
+        return Claims(claims.sub, claims.dev, events, self._time(claims.exp), self._time(claims.iat), kid)
+
+    def _time(self, time: float) -> float:
+        if len(self._times) >= TIMES_MAX:
+            self._times.clear()
+        return self._times.setdefault(time, time)
 
     def revoke(self, revocations: Iterable[Revocation]) -> None:
         for one in revocations:

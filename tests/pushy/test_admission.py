@@ -73,6 +73,16 @@ def test_new_keys_forget_every_check(file: Path) -> None:
         admission.admit(token, WALL)
 
 
+def test_equal_times_and_rights_are_kept_once(file: Path) -> None:
+    """Most tokens share them with others, and a worker holds thousands."""
+    admission = Admission(KeysFile(file))
+    one, other = (admission.admit(minted(admission, device), WALL) for device in ("tv", "phone"))
+    assert one.exp is other.exp
+    assert one.iat is other.iat
+    assert one.evt is other.evt
+    assert one.kid is other.kid
+
+
 def test_the_memory_is_bounded(file: Path) -> None:
     """The oldest check goes first."""
     admission = Admission(KeysFile(file))
