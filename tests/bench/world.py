@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -19,9 +20,11 @@ from stagecast.broadcast import Broadcast, encode_broadcast
 from stagecast.log import Topic, open_log
 from tests.bench.audience import WINDOW, Audience, processes_for, shares
 from tests.bench.hellos import Issuer
-from tests.bench.measured import Lines, compiled
+from tests.bench.measured import Lines, Unmeasurable, compiled
 
 EVENT = "bench"
+READY = 30.0
+"""Seconds that a host may take to start."""
 SETTINGS = {"ping": 600, "accept_burst": 10_000_000}
 """Rounds of connects follow one another faster than accept_rate, which is for hosts and not for what is measured here."""
 
@@ -145,8 +148,7 @@ async def host(
         command += [f"--{name.replace('_', '-')}", str(value)]
     cores = bench.server_cores if pinned else bench.server_cores | bench.client_cores
     async with Lines(*command, errors=bench.folder / "errors.txt", cores=cores) as lines:
-        assert lines.process.stdout is not None
-        ready = json.loads(await asyncio.wait_for(lines.process.stdout.readline(), 30))
+        ready = await _ready(lines, bench.folder / "errors.txt")
         key = (folder / "operator.key").read_text().strip()
         async with httpx.AsyncClient(base_url=ready["http"], headers={"Authorization": f"Bearer {key}"}) as api:
             body = {"id": event, "title": "Benchmark", "plan": [{"stage": "upcoming"}, {"stage": "live"}]}
@@ -164,6 +166,19 @@ async def host(
             )  # fmt: skip
         finally:
             await log.close()
+
+
+async def _ready(lines: Lines, errors: Path) -> dict[str, Any]:
+    """What a host says of itself when it is ready. Raises Unmeasurable when it ends instead, or takes too long."""
+    assert lines.process.stdout is not None
+    try:
+        said = await asyncio.wait_for(lines.process.stdout.readline(), READY)
+    except TimeoutError:
+        said = b""
+    if not said:
+        raise Unmeasurable(f"the host did not start: {errors.read_text()[-500:]}")
+    found: dict[str, Any] = json.loads(said)
+    return found
 
 
 def broadcast(gen: int, seq: int, event: str = EVENT, pad: bool = False) -> Broadcast:
