@@ -176,9 +176,13 @@ async def _ready(lines: Lines, errors: Path) -> dict[str, Any]:
     except TimeoutError:
         said = b""
     if not said:
-        raise Unmeasurable(f"the host did not start: {errors.read_text()[-500:]}")
+        raise Unmeasurable(f"the host did not start: {last_words(errors)}")
     found: dict[str, Any] = json.loads(said)
     return found
+
+
+def last_words(errors: Path) -> str:
+    return errors.read_text()[-500:]
 
 
 def broadcast(gen: int, seq: int, event: str = EVENT, pad: bool = False) -> Broadcast:
