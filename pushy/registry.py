@@ -7,7 +7,8 @@ device connects again, within its connection's lifetime; so is one of the two re
 """
 
 import asyncio
-from itertools import islice
+from collections.abc import Sequence
+from itertools import islice, repeat
 
 import msgspec
 import structlog
@@ -55,6 +56,16 @@ class Registry:
 
     def began(self, holder: int, worker: int, change: Began) -> None:
         self._put(holder, (worker, change))
+
+    def began_all(self, holders: Sequence[int], worker: int, changes: Sequence[Began]) -> None:
+        """The same for sessions of different holders."""
+        if len(self._pending) + len(holders) > self._pending_max:
+            for holder, change in zip(holders, changes, strict=True):
+                self.began(holder, worker, change)
+            return
+        if not self._pending:
+            self._news.set()
+        self._pending.update(zip(holders, zip(repeat(worker), changes, strict=False), strict=True))
 
     def ended(self, holder: int, change: Ended) -> None:
         pending = self._pending.get(holder)

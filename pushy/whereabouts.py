@@ -1,8 +1,8 @@
 """The sessions of one host: where they are, who replaces whom, and what of it goes to the registry. Pure."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, cast
 
 from pushy.link import Began, Ended, Replaced
 from pushy.registry import Registry
@@ -58,6 +58,19 @@ class Places:
         self._counts[worker] += 1
         return Late(earlier, start) if earlier != worker and began < start else None
 
+    def began_all(self, worker: int, begun: Sequence[Began]) -> list[Holder] | None:
+        """Their holders, if none of them had a session here, nor has two of these; else None, and nothing has happened."""
+        holders = [hash((one.member, one.device)) & HOLDER_MASK for one in begun]
+        at = worker << WORKER_AT
+        new = dict(
+            zip(holders, [at | (hash(one.sid) & SID_MASK) << START_BITS | one.start for one in begun], strict=True)
+        )
+        if len(new) < len(holders) or not self._places.keys().isdisjoint(new):
+            return None
+        self._places.update(new)
+        self._counts[worker] += len(new)
+        return holders
+
     def ended(self, holder: Holder, sid: str) -> None:
         """Forgets the session, unless a later one stands there."""
         place = self._places.get(holder)
@@ -95,12 +108,19 @@ class Whereabouts:
         self._registry = registry
         self.places = Places()
 
-    def moved(self, worker: int, changes: Iterable[Began | Ended], complete: bool) -> Sequence[Replacement]:
+    def moved(self, worker: int, changes: Sequence[Began | Ended], complete: bool) -> Sequence[Replacement]:
         """What has to be told to whom of these changes at `worker`.
 
         `complete` says whether all living sessions have been told. Workers don't tell those again that began before this feed
         did, so until the last of them has reached its lifetime an earlier session may be at any worker.
         """
+        if complete and set(map(type, changes)) == {
+            Began
+        }:  # a storm: nobody is replaced, and it goes three times as fast
+            begun = cast("Sequence[Began]", changes)
+            if (holders := self.places.began_all(worker, begun)) is not None:
+                self._registry.began_all(holders, worker, begun)
+                return ()
         replaced: list[Replacement] = []
         places, registry = self.places, self._registry
         for change in changes:

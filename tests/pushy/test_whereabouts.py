@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from pushy.link import Began, Ended, Replaced
 from pushy.registry import Registry
 from pushy.whereabouts import Late, Places, Whereabouts, holder_of, place_of
@@ -82,6 +85,29 @@ def test_a_replaced_session_does_not_enter_the_registry() -> None:
     replaced, registry = told(changes, True)
     assert replaced == [([0], Replaced("m1", "d1", 200))]
     assert list(registry.take().values()) == [(1, Began("m1", "d1", "s2", 200))]
+
+
+CHANGES = st.builds(
+    lambda began, holder, sid, start: (
+        Began(f"m{holder}", "d1", f"s{sid}", start) if began else Ended(f"m{holder}", "d1", f"s{sid}")
+    ),
+    st.sampled_from([True, True, True, False]), st.integers(0, 20), st.integers(0, 5), st.integers(1, 5),
+)  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.lists(CHANGES, max_size=6))))
+def test_many_changes_at_once_are_as_one_by_one(messages: list[tuple[int, list[Change]]]) -> None:
+    """Also where sessions that are all new go their short way: the same places, registry and replacements."""
+    registries = [Registry(60.0, "h1", "http://h1", pending_max=9) for _ in range(2)]
+    together, apart = map(Whereabouts, registries)
+    for worker, changes in messages:
+        # A feed that does not know all sessions goes the long way, and asks about new ones besides.
+        longer = [one for change in changes for one in apart.moved(worker, [change], False)]
+        assert [*together.moved(worker, changes, True)] == [one for one in longer if one.only is not None]
+    assert vars(together.places) == vars(apart.places)
+    assert [one.shed for one in registries] == [registries[0].shed] * 2
+    kept = [list(one.take().items()) for one in registries]
+    assert kept[0] == kept[1]
 
 
 def test_a_session_that_comes_and_goes_at_once_is_removed() -> None:
