@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
-from tests.bench.measured import cpu_ns, pss_bytes
-from tests.bench.paired import Contender, Turns, compare, ratios, rotated, settled
+from tests.bench.measured import pss_bytes
+from tests.bench.paired import Contender, Turns, arrive, compare, ratios, settled
 from tests.bench.table import Figure
 from tests.bench.world import Bench, devices, floor, host
 
@@ -15,6 +15,8 @@ SIZES = (1000, 5000, 10_000, 18_000)
 STAGINGS, STAGINGS_FULL = 2, 5
 ROUNDS = 6
 PUBLISHES = 3
+TURNS = 5
+"""In which all devices connect."""
 
 
 @dataclass
@@ -23,22 +25,27 @@ class Found:
 
     rounds: list[Turns] = field(default_factory=list)
     connect: list[float] = field(default_factory=list)
-    """µs of server CPU per connection, by staging."""
+    """µs of server CPU per connection, by turn."""
     pss: list[float] = field(default_factory=list)
 
 
 async def run(bench: Bench, options: Namespace) -> list[Figure]:
     ours, least = {size: Found() for size in SIZES}, {size: Found() for size in SIZES}
-    for number in range(options.rounds or (STAGINGS_FULL if options.full else STAGINGS)):
+    all_ = [(size, found) for size in SIZES for found in (ours[size], least[size])]
+    for _ in range(options.rounds or (STAGINGS_FULL if options.full else STAGINGS)):
         async with AsyncExitStack() as stack:
-            contenders = []
-            for size in SIZES:
-                for found in rotated([ours[size], least[size]], number):
-                    staged = _staged(bench, size, found is ours[size], found)
-                    contenders.append((await stack.enter_async_context(staged), found))
-            await compare([contender for contender, _ in contenders], ROUNDS, PUBLISHES)
-            for contender, found in contenders:
-                found.rounds += contender.rounds
+            contenders = [
+                await stack.enter_async_context(_staged(bench, size, found is ours[size])) for size, found in all_
+            ]
+            before = [pss_bytes(one.server.pids) for one in contenders]
+            costs = await arrive(contenders, [size for size, _ in all_], TURNS)
+            for (size, found), one, cost, pss in zip(all_, contenders, costs, before, strict=True):
+                await settled(one.server)
+                found.connect += cost
+                found.pss.append((pss_bytes(one.server.pids) - pss) / size)
+            await compare(contenders, ROUNDS, PUBLISHES)
+            for (_, found), one in zip(all_, contenders, strict=True):
+                found.rounds += one.rounds
     figures = []
     for size in SIZES:
         figures += _of(size, ours[size], least[size])
@@ -46,15 +53,10 @@ async def run(bench: Bench, options: Namespace) -> list[Figure]:
 
 
 @asynccontextmanager
-async def _staged(bench: Bench, size: int, real: bool, found: Found) -> AsyncIterator[Contender]:
-    async with host(bench, connections=19_000) if real else floor(bench) as server:
-        pss, cpu = pss_bytes(server.pids), cpu_ns(server.pids)
-        async with devices(bench, server, size) as audience:
-            await audience.go(size)
-            found.connect.append((cpu_ns(server.pids) - cpu) / size / 1000)
-            await settled(server)
-            found.pss.append((pss_bytes(server.pids) - pss) / size)
-            yield Contender(f"{size} {'host' if real else 'floor'}", server, audience)
+async def _staged(bench: Bench, size: int, real: bool) -> AsyncIterator[Contender]:
+    started = host(bench, connections=19_000) if real else floor(bench)
+    async with started as server, devices(bench, server, size) as audience:
+        yield Contender(f"{size} {'host' if real else 'floor'}", server, audience)
 
 
 def _of(size: int, ours: Found, least: Found) -> list[Figure]:

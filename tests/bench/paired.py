@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from tests.bench.audience import Audience
+from tests.bench.audience import Audience, shares
 from tests.bench.measured import cpu_ns
 from tests.bench.world import Server
 
@@ -85,6 +85,20 @@ class _Turn:
     server_ns: int
     client_ns: int
     last_ms: float
+
+
+async def arrive(contenders: Sequence[Contender], counts: Sequence[int], turns: int) -> list[list[float]]:
+    """All devices connect, `counts` of them to each contender, in turns. µs of server CPU per connection, by contender and
+    turn."""
+    found: list[list[float]] = [[] for _ in contenders]
+    for turn in range(turns):
+        for i in rotated(range(len(contenders)), turn):
+            one, more = contenders[i], shares(counts[i], turns)[turn]
+            before = cpu_ns(one.server.pids)
+            await one.audience.go(more)
+            found[i].append((cpu_ns(one.server.pids) - before) / more / 1e3)
+            await asyncio.sleep(AFTERWARDS)
+    return found
 
 
 async def compare(contenders: Sequence[Contender], rounds: int, publishes: int) -> None:

@@ -12,8 +12,8 @@ import httpx
 
 from stagecast.broadcast import encode_broadcast
 from tests.bench.audience import Audience
-from tests.bench.measured import Lines, Unmeasurable, children, cpu_ns, pss_bytes
-from tests.bench.paired import Contender, Turns, compare, ratios, rotated
+from tests.bench.measured import Lines, Unmeasurable, children, pss_bytes
+from tests.bench.paired import Contender, Turns, arrive, compare, ratios
 from tests.bench.peers.installed import Peer, install
 from tests.bench.table import Figure
 from tests.bench.world import Bench, Server, broadcast, devices, floor, free_port, host
@@ -21,8 +21,8 @@ from tests.bench.world import Bench, Server, broadcast, devices, floor, free_por
 STAGINGS, STAGINGS_FULL = 1, 3
 ROUNDS = 6
 PUBLISHES = 4
-BLOCKS = 5
-"""Of connects, in turns."""
+TURNS = 10
+"""In which all devices connect."""
 GEN = 1_764_000_000_000
 CENTRIFUGE_HELLO = json.dumps({"id": 1, "connect": {"data": {"t": "hello", "device": "x" * 100}}})
 STARTED = 30.0
@@ -34,7 +34,7 @@ class Found:
     title: str
     rounds: list[Turns] = field(default_factory=list)
     connect: list[float] = field(default_factory=list)
-    """µs of server CPU per connection, by block."""
+    """µs of server CPU per connection, by turn."""
     pss: list[float] = field(default_factory=list)
     """Bytes per idle connection."""
 
@@ -61,16 +61,12 @@ async def run(bench: Bench, options: Namespace) -> list[Figure]:
 
 
 async def _connect(contenders: list[Contender], found: dict[str, Found], count: int) -> None:
-    """All devices, in blocks: who begins rotates."""
+    """All devices, and what they cost at rest."""
     before = {one.name: pss_bytes(one.server.pids) for one in contenders}
-    block = count // BLOCKS
-    for number in range(BLOCKS):
-        for one in rotated(contenders, number):
-            cpu = cpu_ns(one.server.pids)
-            await one.audience.go(block)
-            found[one.name].connect.append((cpu_ns(one.server.pids) - cpu) / block / 1000)
+    costs = await arrive(contenders, [count] * len(contenders), TURNS)
     await asyncio.sleep(3)  # what they still do after the last welcome
-    for one in contenders:
+    for one, cost in zip(contenders, costs, strict=True):
+        found[one.name].connect += cost
         found[one.name].pss.append((pss_bytes(one.server.pids) - before[one.name]) / count)
 
 
