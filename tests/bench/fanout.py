@@ -75,6 +75,11 @@ def _beside(kind: str, ours: Found, least: Found, first: bool) -> list[Figure]:
             "cpu_per_delivery" if first else f"cpu_per_delivery_{kind}",
         ),
         Figure(
+            f"{kind}: the same, with ksoftirqd on the servers' cores", [one.softirq_us for one in ours.rounds], "µs", "",
+            ratios(ours.rounds, least.rounds, lambda one: one.softirq_us),
+            "cpu_per_delivery_softirq" if first else "",
+        ),
+        Figure(
             f"{kind}: publish → last device", [one.last_ms for one in ours.rounds], "ms", goals[1],
             ratios(ours.rounds, least.rounds, lambda one: one.last_ms),
             "publish_to_last" if first else f"publish_to_last_{kind}",

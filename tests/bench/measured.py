@@ -44,6 +44,20 @@ def _schedstat(pids: Iterable[int], field: int) -> int:
     return total
 
 
+def softirq_threads(cores: Collection[int]) -> list[int]:
+    """The kernel's threads that go on with these cores' interrupts when a process has done too much of them (ksoftirqd): what
+    they do for a server is not in its own account."""
+    wanted = {f"ksoftirqd/{core}" for core in cores}
+    return [int(one.parent.name) for one in Path("/proc").glob("[0-9]*/comm") if _read(one) in wanted]
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text().rstrip("\n")
+    except OSError:  # a process that ended meanwhile
+        return ""
+
+
 def pss_bytes(pids: Iterable[int]) -> int:
     """Memory of these processes, shared pages divided among their sharers (/proc/PID/smaps_rollup)."""
     total = 0

@@ -5,6 +5,7 @@ the others' turns come between, nobody finds its sockets in a cache.
 """
 
 import asyncio
+import os
 import statistics
 import time
 from collections import Counter
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from tests.bench.audience import Audience, shares
-from tests.bench.measured import cpu_ns
+from tests.bench.measured import cpu_ns, softirq_threads
 from tests.bench.world import Server
 
 T = TypeVar("T")
@@ -33,6 +34,8 @@ class Turns:
 
     cpu_us: float
     """Server CPU per delivery, all processes."""
+    softirq_us: float
+    """The same, with what the kernel's threads did of interrupts on the server's cores: the devices' and all others' too."""
     last_ms: float
     """Publish → the last device has read it, median over the round's publishes."""
     client_us: float
@@ -54,6 +57,7 @@ class Contender:
 
     def __post_init__(self) -> None:
         self.seq = self.server.first_seq
+        self._softirqs = softirq_threads(os.sched_getaffinity(self.server.pids[0]))
 
     async def broadcast(self) -> float:
         """One broadcast; ms until the last device has read it."""
@@ -64,16 +68,19 @@ class Contender:
         return (heard.last - began) / 1e6
 
     async def turn(self) -> "_Turn":
-        server, client = cpu_ns(self.server.pids), cpu_ns(self.audience.pids)
+        pids = (self.server.pids, self._softirqs, self.audience.pids)
+        before = [cpu_ns(one) for one in pids]
         last = await self.broadcast()
         await asyncio.sleep(AFTERWARDS)
-        return _Turn(cpu_ns(self.server.pids) - server, cpu_ns(self.audience.pids) - client, last)
+        server, softirq, client = (cpu_ns(one) - was for one, was in zip(pids, before, strict=True))
+        return _Turn(server, softirq, client, last)
 
     def counted(self, turns: Sequence["_Turn"]) -> Turns:
         deliveries = len(turns) * self.audience.connections
         client, last = sum(one.client_ns for one in turns), [one.last_ms for one in turns]
         return Turns(
             cpu_us=sum(one.server_ns for one in turns) / deliveries / 1e3,
+            softirq_us=sum(one.server_ns + one.softirq_ns for one in turns) / deliveries / 1e3,
             last_ms=statistics.median(last),
             client_us=client / deliveries / 1e3,
             client_busy=client / sum(last) / 1e6,
@@ -83,6 +90,7 @@ class Contender:
 @dataclass(frozen=True)
 class _Turn:
     server_ns: int
+    softirq_ns: int
     client_ns: int
     last_ms: float
 
