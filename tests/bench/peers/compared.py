@@ -74,6 +74,8 @@ def _figures(name: str, ours: Found, least: Found) -> list[Figure]:
     return [
         Figure(f"{ours.title}: CPU per delivery", [one.cpu_us for one in ours.rounds], "µs", "",
                ratios(ours.rounds, least.rounds, lambda one: one.cpu_us), f"peer_{name}_cpu"),
+        Figure(f"{ours.title}: the same, with ksoftirqd", [one.softirq_us for one in ours.rounds], "µs", "",
+               ratios(ours.rounds, least.rounds, lambda one: one.softirq_us), f"peer_{name}_cpu_softirq"),
         Figure(f"{ours.title}: publish → last", [one.last_ms for one in ours.rounds], "ms", "",
                ratios(ours.rounds, least.rounds, lambda one: one.last_ms), f"peer_{name}_last"),
         Figure(f"{ours.title}: connect", ours.connect, "µs", "", ratios(ours.connect, least.connect, float),
