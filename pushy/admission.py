@@ -22,9 +22,9 @@ class Admission:
     looked at every time."""
 
     keys: KeysFile
-    _remembered: dict[int, Claims] = field(default_factory=dict)
+    remembered: dict[int, Claims] = field(default_factory=dict)
     """By digest, as an int: 16 bytes less than the bytes themselves take."""
-    _revoked: dict[tuple[str, str], int] = field(default_factory=dict)
+    revocations: dict[tuple[str, str], int] = field(default_factory=dict)
     _events: dict[tuple[str, ...], list[str]] = field(default_factory=dict)
     """One list for tokens of equal rights."""
     _times: dict[float, float] = field(default_factory=dict)
@@ -35,15 +35,15 @@ class Admission:
     def admit(self, token: str, wall: int) -> Claims:
         """What the token says. `wall` in ms. Raises TokenError: no good, expired, revoked."""
         digest = int.from_bytes(hashlib.sha256(token.encode()).digest()[:DIGEST_BYTES])
-        claims = self._remembered.get(digest)
+        claims = self.remembered.get(digest)
         if claims is not None and claims.exp <= wall / 1000:
-            del self._remembered[digest]
+            del self.remembered[digest]
             claims = None
         if claims is None:
             claims = self._verify(token, wall)
-            if len(self._remembered) >= REMEMBERED_MAX:
-                del self._remembered[next(iter(self._remembered))]
-            self._remembered[digest] = claims
+            if len(self.remembered) >= REMEMBERED_MAX:
+                del self.remembered[next(iter(self.remembered))]
+            self.remembered[digest] = claims
         if self.revoked(claims):
             raise TokenError("the token has been revoked")
         return claims
@@ -65,12 +65,12 @@ class Admission:
     def revoke(self, revocations: Iterable[Revocation]) -> None:
         for one in revocations:
             subject = one.kind, one.id
-            self._revoked[subject] = max(one.ts, self._revoked.get(subject, 0))
+            self.revocations[subject] = max(one.ts, self.revocations.get(subject, 0))
 
     def revoked(self, claims: Claims) -> bool:
         """Whether the token was issued at or before a revocation of its device or member."""
         issued = claims.iat * 1000
-        return issued <= self._revoked.get(("device", claims.dev), -1) or issued <= self._revoked.get(
+        return issued <= self.revocations.get(("device", claims.dev), -1) or issued <= self.revocations.get(
             ("member", claims.sub), -1
         )
 
@@ -79,7 +79,7 @@ class Admission:
         before = self.keys.keys
         if self.keys.look(monotonic) is before:
             return False
-        self._remembered.clear()
+        self.remembered.clear()
         return True
 
     def holds(self, claims: Claims) -> bool:

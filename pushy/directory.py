@@ -19,20 +19,20 @@ class Directory(Generic[T]):
     where there are several."""
 
     def __init__(self) -> None:
-        self._members: dict[str, T | tuple[T, ...]] = {}
-        self._devices: dict[str, T | tuple[T, ...]] = {}
+        self.by_member: dict[str, T | tuple[T, ...]] = {}
+        self.by_device: dict[str, T | tuple[T, ...]] = {}
 
     def __len__(self) -> int:
-        return len(self._devices)
+        return len(self.by_device)
 
     def add(self, session: T) -> None:
-        for names, name in ((self._members, session.member), (self._devices, session.device)):
+        for names, name in ((self.by_member, session.member), (self.by_device, session.device)):
             before = names.setdefault(name, session)
             if before is not session:
                 names[name] = (*_several(before), session)
 
     def remove(self, session: T) -> None:
-        for names, name in ((self._members, session.member), (self._devices, session.device)):
+        for names, name in ((self.by_member, session.member), (self.by_device, session.device)):
             left = tuple(one for one in _several(names.get(name)) if one is not session)
             if len(left) > 1:
                 names[name] = left
@@ -42,10 +42,10 @@ class Directory(Generic[T]):
                 names.pop(name, None)
 
     def member(self, member: str) -> tuple[T, ...]:
-        return _several(self._members.get(member))
+        return _several(self.by_member.get(member))
 
     def device(self, device: str) -> tuple[T, ...]:
-        return _several(self._devices.get(device))
+        return _several(self.by_device.get(device))
 
 
 def _several(found: "T | tuple[T, ...] | None") -> tuple[T, ...]:

@@ -12,28 +12,40 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import structlog
 
 from pushy import native
+from pushy.admission import Admission
 from pushy.connection import Connection, Floor
 from pushy.followed import NOWHERE, Followed, Lane, Place
 from pushy.hub import Hub
+from pushy.limits import PENDING_MAX, Crowd
+from pushy.link import Began
+from pushy.news import HELD_MAX
+from pushy.reception import Reception
 from pushy.streams import Listening, Stream, Streams, Turn
+from pushy.turnstile import Turnstile
 from pushy.wheel import TICK, Slot, Wheel
-from stagecast.tokens import GRACE, TokenError
+from stagecast.tokens import GRACE, Claims, TokenError
 from stagecast.wire.closing import CloseCode
 from stagecast.wire.codec import device_frames
 from stagecast.wire.frames import MESSAGES_MAX, MESSAGES_WINDOW, Hello
 from stagecast.wire.server_session import LIFETIME_JITTER, REFRESH_AHEAD, Phase, Rules, ServerSession, shared
 
+_log = structlog.get_logger()
 _sha1 = partial(hashlib.sha1, usedforsecurity=False)
-CLASSES = {one.__name__: one for one in (Stream, Connection, ServerSession, Place, Followed, Lane, Slot)}
+CLASSES = {one.__name__: one for one in (Stream, Connection, ServerSession, Place, Followed, Lane, Slot, Turnstile)}
 
 
 def prepared(folder: Path = native.FOLDER) -> native.Hot | None:
-    """The native path, ready for use, if it has been built."""
+    """The native path, ready for use, if it has been built for these very classes."""
     hot = native.load(folder)
-    if hot is not None:
-        hot.prepare(CLASSES)
+    try:
+        if hot is not None:
+            hot.prepare(CLASSES)
+    except (TypeError, KeyError) as error:
+        _log.warning("the native path does not fit these sources", why=str(error))
+        return None
     return hot
 
 
@@ -43,36 +55,50 @@ class Parts:
 
     streams: Streams
     floor: Floor
+    reception: Reception
     hub: Hub
     rules: Rules
     wheel: Wheel[Connection]
+    crowd: Crowd
+    turnstile: Turnstile
     epoll: int
+    batched: bool
+    by_address: bool
     all: list[Any]
+    by_member: dict[str, Any]
+    by_device: dict[str, Any]
+    changes: list[Any]
+    note: Callable[[Any], None]
+    remembered: dict[int, Claims]
+    revocations: dict[tuple[str, str], int]
     slots: dict[int, Slot]
     events: dict[str, Followed]
     apps: dict[str, str]
     monotonic: Callable[[], float]
     wall: Callable[[], int]
-    arrived: Callable[[Connection], bool]
-    busy: Callable[[Connection], Any]
-    greeted: Callable[[Connection], None]
     admit: Callable[[str, int], Any]
     random: Callable[[], float]
+    node: str
     opening: bytes
     """A welcome's text up to the session's number."""
     pings: bytes
     maps: bytes
     """Both as JSON."""
+    sessions_max: int
     handshake_deadline: float
     hello_deadline: float
     lifetime: float
     silence: float
     message_bytes: int
+    pending_max: int = PENDING_MAX
+    held_max: int = HELD_MAX
     sha1: Callable[[bytes], Any] = _sha1
+    sha256: Callable[[bytes], Any] = hashlib.sha256
     decode: Callable[[bytes], Any] = device_frames.decode
     share: Callable[[tuple[str, ...]], tuple[str, ...]] = shared
     listening: type = Listening
     hello: type = Hello
+    began: type = Began
     token_error: type = TokenError
     unauthorized: CloseCode = CloseCode.UNAUTHORIZED
     forbidden: CloseCode = CloseCode.FORBIDDEN
@@ -87,23 +113,27 @@ class Parts:
     messages_window: float = MESSAGES_WINDOW
 
 
-def turning(hot: native.Hot, floor: Floor) -> Callable[[Streams], Turn]:
-    """Makes what looks at an epoll set whose protocols are connections of this floor."""
+def turning(hot: native.Hot, reception: Reception, admission: Admission, batched: bool) -> Callable[[Streams], Turn]:
+    """Makes what looks at an epoll set all of whose protocols are connections of this reception's floor. `batched`: writes
+    many answers with one system call, where the kernel allows it."""
 
     def made(streams: Streams) -> Turn:
-        turn = hot.Turn(_parts(streams, floor))
-        floor.learn = turn.learn
+        turn = hot.Turn(_parts(streams, reception, admission, batched))
+        reception.floor.learn = turn.learn
         return turn.ready
 
     return made
 
 
-def _parts(streams: Streams, floor: Floor) -> Parts:
-    rules, hub, wheel = floor.rules, floor.hub, floor.wheel
+def _parts(streams: Streams, reception: Reception, admission: Admission, batched: bool) -> Parts:
+    floor, directory = reception.floor, reception.directory
+    rules, hub, wheel, happenings = floor.rules, floor.hub, floor.wheel, floor.happenings
     opening = b'{"t":"welcome","sid":' + msgspec.json.encode(rules.node + "-").removesuffix(b'"')
     return Parts(
-        streams, floor, hub, rules, wheel, streams.epoll, streams.all, wheel.slots, hub.followed, hub.apps,
-        floor.clock.monotonic, floor.clock.now, floor.arrived, floor.busy, floor.greeted, rules.admit, rules.rng.random,
-        opening, msgspec.json.encode(rules.ping), msgspec.json.encode(rules.maps), floor.handshake_deadline,
+        streams, floor, reception, hub, rules, wheel, reception.crowd, reception.turnstile, streams.epoll, batched,
+        reception.by_address, streams.all, directory.by_member, directory.by_device, reception.news.changes,
+        happenings.note_session, admission.remembered, admission.revocations, wheel.slots, hub.followed, hub.apps,
+        floor.clock.monotonic, floor.clock.now, rules.admit, rules.rng.random, rules.node, opening,
+        msgspec.json.encode(rules.ping), msgspec.json.encode(rules.maps), reception.crowd.total, floor.handshake_deadline,
         rules.hello_deadline, rules.lifetime, rules.silence, floor.limits.message,
     )  # fmt: skip

@@ -51,6 +51,8 @@ class Ring:
 class Happenings:
     def __init__(self, sessions: int = SESSIONS_KEPT, positions: int = POSITIONS_KEPT) -> None:
         self._sessions, self._positions = Ring(sessions), Ring(positions)
+        self.note_session = self._sessions.note
+        """Of (wall ms, device, a session's number, its app): `began` of a hello of the same node and worker as one before."""
         self._node, self._worker = "", 0
 
     def began(self, wall: int, device: str, hello: Hello) -> None:

@@ -9,18 +9,21 @@ DROPPED_AT_ONCE = 1000
 
 class News:
     def __init__(self) -> None:
-        self._changes: list[Began | Ended] = []
+        self.changes: list[Began | Ended] = []
         self.dropped = 0
 
-    def add(self, change: Began | Ended) -> None:
-        self._changes.append(change)
-        if len(self._changes) > HELD_MAX:
+    def add(self, change: Began | Ended) -> bool:
+        """Whether it is the first that waits."""
+        self.changes.append(change)
+        if len(self.changes) > HELD_MAX:
             self.dropped += DROPPED_AT_ONCE
-            del self._changes[:DROPPED_AT_ONCE]
+            del self.changes[:DROPPED_AT_ONCE]
+        return len(self.changes) == 1
 
     def take(self) -> Sessions | None:
         """All that waits, for one message."""
-        if not self._changes:
+        if not self.changes:
             return None
-        changes, self._changes = self._changes, []
-        return Sessions(changes)
+        taken = Sessions(self.changes.copy())
+        self.changes.clear()
+        return taken

@@ -8,6 +8,8 @@ class Turnstile:
     """`rate` per second, `burst` at once. Who is turned away gets the next moment that nobody was given yet, so that a crowd
     comes back at `rate` and not as a second crowd."""
 
+    __slots__ = ("_at", "_burst", "_free", "_promised", "_rate")
+
     def __init__(self, rate: float, burst: int, now: float) -> None:
         self._rate = rate
         self._burst = burst

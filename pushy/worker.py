@@ -7,7 +7,6 @@ It decides nothing about heads and never reads log or store. Without its feed it
 import asyncio
 import contextlib
 import gc
-import math
 import os
 import random
 import resource
@@ -26,7 +25,6 @@ import uvloop
 from pushy import native
 from pushy.admission import Admission, boot_id
 from pushy.connection import HANDSHAKE_DEADLINE, OPEN, Connection, Floor
-from pushy.directory import Directory
 from pushy.doorway import Doorway
 from pushy.echo import Echo
 from pushy.express import prepared, turning
@@ -34,16 +32,14 @@ from pushy.fanout import chosen as chosen_fan_out
 from pushy.feed_link import FeedLink
 from pushy.followed import Outlet
 from pushy.gauges import Fanouts, connection_values, process_values, quietest
-from pushy.handshake import BUSY, RETRY_AFTER, Door, Refusal
-from pushy.happenings import Happenings, Hello, standing
+from pushy.handshake import Door
+from pushy.happenings import Happenings, standing
 from pushy.hub import Hub
 from pushy.limits import Crowd
 from pushy.link import (
-    Began,
     Counted,
     Delivered,
     Drain,
-    Ended,
     Explain,
     Explained,
     Follow,
@@ -62,8 +58,8 @@ from pushy.link import (
     Unfollow,
     Update,
 )
-from pushy.news import News
 from pushy.proxies import Proxies
+from pushy.reception import Reception
 from pushy.turnstile import Turnstile
 from pushy.wheel import TICK, Wheel
 from stagecast.clock import Clock, SystemClock
@@ -158,10 +154,14 @@ class Worker:
         self._clock = clock
         self._boot = boot_id(rng)
         self._admission = Admission(KeysFile(settings.keys_file))
-        self._directory: Directory[Connection] = Directory()
         self._hub = Hub(chosen_fan_out(settings.fan_out, options.native))
         self._link = FeedLink(link, self._joined, self._received, self._feed_lost, rng)
-        self.floor = Floor(
+        # Its share of the host's rate comes from the feed, which knows how many workers there are.
+        burst = settings.accept_burst or settings.connections
+        turnstile = Turnstile(settings.accept_rate, burst, clock.monotonic())
+        crowd = Crowd(settings.connections, settings.connections_per_address, options.per_address_on_loopback)
+        self._reception = Reception(index, crowd, turnstile, clock, rng, self._news_wait)
+        self.floor = self._reception.floor = Floor(
             rules=Rules(
                 admit=self._admission.admit,
                 head=self._hub.head,
@@ -176,35 +176,29 @@ class Worker:
             wheel=Wheel(clock.monotonic()),
             door=Door(frozenset(settings.origins)),
             clock=clock,
-            arrived=self._arrived,
-            busy=self._busy,
-            greeted=self._greeted,
+            arrived=self._reception.arrived,
+            busy=self._reception.busy,
+            greeted=self._reception.greeted,
             wanted=self._wanted,
             left=self._left,
             happenings=Happenings(),
             gone=self._gone,
-            introduced=self._introduced,
+            introduced=self._reception.introduced,
             proxies=Proxies.of(settings.trusted_proxies, settings.proxy_protocol),
             handshake_deadline=options.handshake_deadline,
             slow_after=options.slow_after,
             echo=Echo if options.echo else None,
         )
         hot = prepared(options.native) if settings.fan_out != "python" else None
-        turn = turning(hot, self.floor) if hot is not None else None
+        turn = turning(hot, self._reception, self._admission, settings.fan_out != "native") if hot is not None else None
         self._doorway = Doorway(ws, options.send_buffer, 3 * options.slow_after, lambda: Connection(self.floor), turn)
         self._fanouts = Fanouts()
-        self._crowd = Crowd(settings.connections, settings.connections_per_address, options.per_address_on_loopback)
-        # Its share of the host's rate comes from the feed, which knows how many workers there are.
-        burst = settings.accept_burst or settings.connections
-        self._turnstile = Turnstile(settings.accept_rate, burst, clock.monotonic())
-        self._rng = rng
         self._empty = asyncio.Event()
         self._settling: deque[tuple[Connection, str, ErrCode | None]] = deque()
         """Connections whose awaited head is settled, each taking its turn."""
-        self._news = News()
         self._lag = self._quietest = 0.0
         self._looked = clock.monotonic()
-        self._stepping = self._flushing = self._stopping = False
+        self._stepping = self._stopping = False
         self._refollow: set[str] = set()
         """Events that the feed could not follow again when it came back."""
         self._draining: asyncio.Task[None] | None = None
@@ -259,12 +253,16 @@ class Worker:
             case Revoked(revocations):
                 self._revoke(revocations)
             case Replaced(member, device, start):
-                earlier = [c for c in self._directory.device(device) if c.member == member and c.session.start < start]
-                self._end(earlier, CloseCode.REPLACED, "replaced by a later session")
+                earlier = [
+                    c
+                    for c in self._reception.directory.device(device)
+                    if c.member == member and c.session.start < start
+                ]
+                self._reception.end(earlier, CloseCode.REPLACED, "replaced by a later session")
             case Steer(back, accept_rate):
                 self.floor.rules.back = back
                 if accept_rate:
-                    self._turnstile.pace(accept_rate)
+                    self._reception.turnstile.pace(accept_rate)
             case Drain(rate, back):
                 self.floor.rules.back = back
                 self._drain(rate)
@@ -279,7 +277,7 @@ class Worker:
         wall = self._clock.now()
         now = [
             Happening(wall, "connected", standing(one, one.session.sid, self._index))
-            for one in self._directory.device(device)
+            for one in self._reception.directory.device(device)
         ]
         return self.floor.happenings.of(device) + now
 
@@ -287,9 +285,9 @@ class Worker:
         statuses: list[tuple[int, str, int]] = []
         for i, parcel in enumerate(parcels):
             if parcel.device is not None:
-                found = self._directory.device(parcel.device)
+                found = self._reception.directory.device(parcel.device)
             else:
-                found = self._directory.member(parcel.member or "")
+                found = self._reception.directory.member(parcel.member or "")
             statuses += [
                 (i, connection.device, self._hub.deliver(connection, parcel.frame))
                 for connection in found
@@ -300,14 +298,9 @@ class Worker:
     def _revoke(self, revocations: Iterable[Revocation]) -> None:
         self._admission.revoke(revocations)
         for one in revocations:
-            find = self._directory.device if one.kind == "device" else self._directory.member
+            find = self._reception.directory.device if one.kind == "device" else self._reception.directory.member
             void = [connection for connection in find(one.id) if self._admission.revoked(connection.claims)]
-            self._end(void, CloseCode.UNAUTHORIZED, "revoked")
-
-    def _end(self, connections: Iterable[Connection], code: CloseCode, reason: str) -> None:
-        now, wall = self._clock.monotonic(), self._clock.now()
-        for connection in connections:
-            connection.end(code, reason, now, wall)
+            self._reception.end(void, CloseCode.UNAUTHORIZED, "revoked")
 
     # work in chunks, so that no fan-out and no storm holds the loop
 
@@ -332,49 +325,10 @@ class Worker:
 
     # connections
 
-    def _arrived(self, connection: Connection) -> bool:
-        if self._settings.connections_per_address or self.floor.proxies.networks:
-            peer: tuple[str, int] | None = connection.transport.get_extra_info("peername")
-            if peer is None:  # reset before it was accepted: nobody to count, but its end will be
-                self._crowd.arrived(None)
-                return False
-            connection.proxied = self.floor.proxies.trusts(peer[0])
-            if not connection.proxied:
-                connection.address = self._crowd.key(peer[0])
-        return self._kept(self._crowd.arrived(connection.address))
-
-    def _introduced(self, connection: Connection, address: str | None) -> bool:
-        connection.address = self._crowd.key(address) if address else None
-        return self._kept(self._crowd.known(connection.address))
-
-    def _kept(self, reason: str | None) -> bool:
-        if reason is not None:
-            self.floor.refusals[reason] += 1
-        return reason is None
-
-    def _busy(self, connection: Connection) -> Refusal | None:
-        """Before any costly work: whom to send away, and for how long, so that the crowd comes back spread out."""
-        leaving = self._stopping or self._draining is not None
-        if leaving or self._crowd.over(connection.address, self.floor.upgraded):
-            wait = self._rng.uniform(*self.floor.rules.back) / 1000
-            return Refusal(503, BUSY.text, max(RETRY_AFTER, math.ceil(wait)))
-        wait = self._turnstile.enter(self._clock.monotonic())
-        return Refusal(503, "too many at once", math.ceil(wait), "rate") if wait else None
-
     def _gone(self, connection: Connection) -> None:
-        self._crowd.gone(connection.address)
-        if self._stopping and not self._crowd.tcp:
+        self._reception.crowd.gone(connection.address)
+        if self._stopping and not self._reception.crowd.tcp:
             self._empty.set()
-
-    def _greeted(self, connection: Connection) -> None:
-        claims, session = connection.claims, connection.session
-        if others := self._directory.device(claims.dev):
-            earlier = [one for one in others if one.member == claims.sub]
-            self._end(earlier, CloseCode.REPLACED, "replaced by a later session")
-        self._directory.add(connection)
-        self._change(Began(claims.sub, claims.dev, session.sid, session.start))
-        hello = Hello(self.floor.rules.node, session.number, self._index, session.app)
-        self.floor.happenings.began(session.start, claims.dev, hello)
 
     def _wanted(self, connection: Connection, events: list[str]) -> None:
         now, wall = self._clock.monotonic(), self._clock.now()
@@ -386,19 +340,13 @@ class Worker:
 
     def _left(self, connection: Connection, why: str) -> None:
         self._hub.leave(connection, None, self._clock.monotonic(), why)
-        if connection.session.claims is not None:
-            self._directory.remove(connection)
-            self._change(Ended(connection.member, connection.device, connection.session.sid))
+        self._reception.left(connection)
 
-    def _change(self, change: Began | Ended) -> None:
-        self._news.add(change)
-        if not self._flushing:
-            self._flushing = True
-            asyncio.get_running_loop().call_later(SESSIONS_AFTER, self._flush_sessions)
+    def _news_wait(self) -> None:
+        asyncio.get_running_loop().call_later(SESSIONS_AFTER, self._flush_sessions)
 
     def _flush_sessions(self) -> None:
-        self._flushing = False
-        if self._link.up and (sessions := self._news.take()):
+        if self._link.up and (sessions := self._reception.news.take()):
             self._link.send(sessions)
 
     # time
@@ -420,7 +368,7 @@ class Worker:
             now = self._clock.monotonic()
             if self._admission.look(now):
                 gone = [one for one in self._sessions() if not self._admission.holds(one.claims)]
-                self._end(gone, CloseCode.UNAUTHORIZED, "the token's key is gone")
+                self._reception.end(gone, CloseCode.UNAUTHORIZED, "the token's key is gone")
             for event in self._hub.overdue(now - self._options.head_wait):
                 self._settle(event, self._hub.refused(event), "unavailable")
                 self._link.send(Unfollow([event]))
@@ -451,18 +399,19 @@ class Worker:
             self._link.send(Counted(receipts))
 
     def _values(self) -> dict[str, float]:
-        values = connection_values(self.floor, self._crowd.tcp) | self._fanouts.values() | process_values()
+        values = connection_values(self.floor, self._reception.crowd.tcp) | self._fanouts.values() | process_values()
         values["stagecast_connections_limit"] = self._settings.connections
         values["stagecast_ping_age_seconds"] = self._quietest
         values["stagecast_loop_lag_seconds"], self._lag = self._lag, 0.0
         values["stagecast_token_checks_total"] = self._admission.checks
-        values["stagecast_link_dropped_total"] = self._link.dropped + self._news.dropped
+        values["stagecast_link_dropped_total"] = self._link.dropped + self._reception.news.dropped
         return values
 
     # the end
 
     def _drain(self, rate: float) -> None:
         self._doorway.open(False)
+        self._reception.leaving = True
         if self._draining is not None:
             self._draining.cancel()
         self._draining = asyncio.get_running_loop().create_task(self._drain_at(rate))
@@ -483,7 +432,7 @@ class Worker:
 
     async def _stop(self) -> None:
         """Says goodbye to all, for STOP_DEADLINE at most."""
-        self._stopping = True
+        self._stopping = self._reception.leaving = True
         self._doorway.open(False)
         if self._draining is not None:
             self._draining.cancel()
@@ -491,7 +440,7 @@ class Worker:
         connections = self.floor.wheel.things()
         for connection in connections:
             connection.go_away(CloseCode.GOING_AWAY, "restart", now, wall)
-        if self._crowd.tcp:
+        if self._reception.crowd.tcp:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._empty.wait(), STOP_DEADLINE)
         for connection in connections:

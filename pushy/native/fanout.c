@@ -11,7 +11,8 @@ typedef struct {
     PyObject_HEAD
     struct ring *ring; /* NULL: a system call for each */
     PyObject *places[BATCH];
-    int descriptors[BATCH], stuck[BATCH], sent[BATCH];
+    struct part parts[BATCH];
+    int stuck[BATCH];
 } Loops;
 
 static PyObject *slot_or_attribute(PyObject *object, int known, Py_ssize_t offset, PyObject *name) {
@@ -69,18 +70,32 @@ static int see_to(PyObject *outlet, PyObject *frame, int descriptor, int sent) {
     return done ? 0 : -1;
 }
 
-/* Sends to the `count` places that have been gathered; those that are stuck go into the list. */
+/* Keeps the first error of several: what comes after it still has to be seen to. */
+static void keep_error(PyObject *error[3]) {
+    if (error[0])
+        PyErr_Clear();
+    else
+        PyErr_Fetch(&error[0], &error[1], &error[2]);
+}
+
+/* Sends to the `count` places that have been gathered; those that are stuck go into the list. Whatever fails for one of them, all are
+ * seen to: a frame that has begun and is not finished would break its stream. */
 static int flush(Loops *l, int count, PyObject *frame, PyObject *stuck) {
-    const char *data = PyBytes_AS_STRING(frame);
-    size_t size = (size_t)PyBytes_GET_SIZE(frame);
-    int found = l->ring ? send_batch(l->ring, l->descriptors, count, data, size, l->stuck, l->sent)
-                        : send_each(l->descriptors, count, data, size, l->stuck, l->sent);
+    int found = l->ring ? send_batch(l->ring, l->parts, count, l->stuck) : send_each(l->parts, count, l->stuck);
+    PyObject *error[3] = {NULL, NULL, NULL};
     for (int k = 0; k < found; k++) {
-        PyObject *place = l->places[l->stuck[k]];
-        int whole = see_to(SLOT(place, Place, outlet), frame, l->descriptors[l->stuck[k]], l->sent[k]);
-        if (whole < 0 || (!whole && PyList_Append(stuck, place))) return -1;
+        PyObject *place = l->places[l->stuck[k]], *outlet = SLOT(place, Place, outlet);
+        const struct part *part = &l->parts[l->stuck[k]];
+        int whole = see_to(outlet, frame, part->descriptor, part->sent);
+        if (whole < 0) {
+            keep_error(error);
+            if (see_to(outlet, frame, 0, -1) < 0) keep_error(error);
+        }
+        if (whole <= 0 && PyList_Append(stuck, place)) keep_error(error);
     }
-    return 0;
+    if (!error[0]) return 0;
+    PyErr_Restore(error[0], error[1], error[2]);
+    return -1;
 }
 
 static int right(PyObject *frame, PyObject *places) {
@@ -116,19 +131,27 @@ static Py_ssize_t write_to(Loops *l, PyObject *frame, PyObject *list, PyObject *
     for (Py_ssize_t i = 0; i < count; i++) {
         fetch_ahead(places, i, count);
         int due = order ? is_due(places[i], order, owed) : 1;
-        if (due < 0) return -1;
+        if (due < 0) break;
         if (due) {
-            l->places[gathered] = places[i];
-            l->descriptors[gathered++] = descriptor_of(SLOT(places[i], Place, outlet));
-            if (PyErr_Occurred()) return -1;
+            struct part *part = &l->parts[gathered];
+            l->places[gathered++] = places[i];
+            part->descriptor = descriptor_of(SLOT(places[i], Place, outlet));
+            part->data = PyBytes_AS_STRING(frame);
+            part->size = (unsigned)PyBytes_GET_SIZE(frame);
+            if (part->descriptor < 0 && PyErr_Occurred()) break;
         }
-        if (gathered == BATCH || (gathered && i == count - 1)) {
+        if (gathered == BATCH) {
             if (flush(l, gathered, frame, stuck)) return -1;
             written += gathered;
             gathered = 0;
         }
     }
-    return written;
+    PyObject *error[3] = {NULL, NULL, NULL}; /* of one of them: the others have been marked, and are written to */
+    if (PyErr_Occurred()) keep_error(error);
+    if (gathered && flush(l, gathered, frame, stuck)) keep_error(error);
+    if (!error[0]) return written + gathered;
+    PyErr_Restore(error[0], error[1], error[2]);
+    return -1;
 }
 
 /* write_all(frame, places) -> stuck */

@@ -4,8 +4,9 @@
 #include <stdint.h>
 #include <string.h>
 
-#define HEAD_BYTES_MAX 4096
-#define WELCOME_BYTES_MAX (HEAD_BYTES_MAX + 1024)
+#define REST_BYTES_MAX 200 /* of a welcome without what its parts take that have no fixed length */
+#define DIGEST_BYTES 16 /* pushy/admission.py */
+#define WELCOME_BYTES_MAX 4096
 
 /* The text of one final, masked text frame that is all there is, if it is ASCII and not too
  * long; None for anything else; NULL with an error set. */
@@ -32,6 +33,11 @@ static PyObject *text_of(const unsigned char *data, Py_ssize_t size, Py_ssize_t 
     return text;
 }
 
+static int fits(Turn *t, PyObject *head) {
+    return PyBytes_GET_SIZE(t->opening) + PyBytes_GET_SIZE(t->pings) + PyBytes_GET_SIZE(t->maps) + PyBytes_GET_SIZE(head) +
+               REST_BYTES_MAX < WELCOME_BYTES_MAX;
+}
+
 /* The frame, if it is a Hello for one event whose head is known: then *position is set, borrowed from it, and *followed.
  * None or NULL as above. */
 static PyObject *usual_hello(Turn *t, PyObject *text, PyObject **position, PyObject **followed) {
@@ -45,9 +51,7 @@ static PyObject *usual_hello(Turn *t, PyObject *text, PyObject **position, PyObj
         *position = PyList_GET_ITEM(at, 0);
         e = get(*position, N.e);
         *followed = e ? PyDict_GetItemWithError(t->events, e) : NULL;
-        if (*followed && (SLOT(*followed, Followed, order) == Py_None ||
-                          PyBytes_GET_SIZE(SLOT(*followed, Followed, welcome)) > HEAD_BYTES_MAX))
-            *followed = NULL;
+        if (*followed && (SLOT(*followed, Followed, order) == Py_None || !fits(t, SLOT(*followed, Followed, welcome)))) *followed = NULL;
         Py_XINCREF(*followed);
     }
     int usual = e && *followed;
@@ -161,10 +165,35 @@ static Py_ssize_t welcome(Turn *t, PyObject *followed, long long number, long lo
     return size + 4;
 }
 
+/* pushy/admission.py, Admission.admit of a token whose check is remembered, while nothing is revoked: the claims, None if Python is to
+ * say, NULL with an error set. */
+static PyObject *remembered(Turn *t, PyObject *token, PyObject *wall) {
+    Py_ssize_t size;
+    const char *text = PyDict_GET_SIZE(t->revocations) ? NULL : PyUnicode_AsUTF8AndSize(token, &size);
+    if (!text) {
+        PyErr_Clear();
+        Py_RETURN_NONE;
+    }
+    PyObject *bytes = PyBytes_FromStringAndSize(text, size), *hash = bytes ? PyObject_CallOneArg(t->sha256, bytes) : NULL;
+    PyObject *digest = hash ? call(hash, N.digest) : NULL, *key = NULL;
+    if (digest && PyBytes_Check(digest) && PyBytes_GET_SIZE(digest) > DIGEST_BYTES)
+        key = _PyLong_FromByteArray((const unsigned char *)PyBytes_AS_STRING(digest), DIGEST_BYTES, 0, 0);
+    PyObject *claims = key ? PyDict_GetItemWithError(t->remembered, key) : NULL, *exp = claims ? get(claims, N.exp) : NULL;
+    int good = exp && PyFloat_AsDouble(exp) > (double)PyLong_AsLongLong(wall) / 1000;
+    claims = PyErr_Occurred() ? NULL : Py_NewRef(good ? claims : Py_None);
+    Py_XDECREF(bytes);
+    Py_XDECREF(hash);
+    Py_XDECREF(digest);
+    Py_XDECREF(key);
+    Py_XDECREF(exp);
+    return claims;
+}
+
 /* The token's answer, or the end of the connection: 1 and *claims, 0 if it has ended, -1 with an error set. */
 static int admitted(Turn *t, PyObject *connection, PyObject *frame, double now, PyObject *wall, PyObject **claims) {
     PyObject *token = get(frame, N.token), *device = get(frame, N.device), *code = NULL, *why = NULL, *dev = NULL;
-    *claims = token && device ? PyObject_CallFunctionObjArgs(t->admit, token, wall, NULL) : NULL;
+    *claims = token && device ? remembered(t, token, wall) : NULL;
+    if (*claims == Py_None) Py_SETREF(*claims, PyObject_CallFunctionObjArgs(t->admit, token, wall, NULL));
     int same = 0;
     if (*claims) {
         dev = get(*claims, N.dev);
@@ -185,7 +214,7 @@ static int admitted(Turn *t, PyObject *connection, PyObject *frame, double now, 
     }
     if (why) {
         PyObject *at = PyFloat_FromDouble(now);
-        if (!at || did(PyObject_CallMethodObjArgs(connection, N.end, code, why, at, wall, NULL))) same = -1;
+        if (!at || write_now(t) || did(PyObject_CallMethodObjArgs(connection, N.end, code, why, at, wall, NULL))) same = -1;
         Py_XDECREF(at);
     }
     Py_XDECREF(token);
@@ -209,6 +238,32 @@ static int allows(PyObject *claims, PyObject *position) {
     Py_XDECREF(evt);
     Py_XDECREF(found);
     return allowed;
+}
+
+/* pushy/reception.py, Reception.greeted of a member and a device who are not here yet, while other news wait. */
+static int greeted(Turn *t, PyObject *connection, PyObject *claims, PyObject *app, PyObject *wall) {
+    PyObject *sub = get(claims, N.sub), *dev = sub ? get(claims, N.dev) : NULL, *sid = NULL, *began = NULL, *note = NULL;
+    PyObject *number = SLOT(SLOT(connection, Connection, session), ServerSession, _number);
+    Py_ssize_t waiting = PyList_GET_SIZE(t->changes);
+    int here = dev ? PyDict_Contains(t->by_device, dev) : -1, done = -1;
+    if (here == 0) here = PyDict_Contains(t->by_member, sub);
+    if (here > 0 || waiting == 0 || waiting >= t->held_max) {
+        done = here < 0 || write_now(t) ? -1 : did(call_with(t->reception, N.greeted, connection));
+    } else if (here == 0) {
+        char hex[20];
+        snprintf(hex, sizeof hex, "%llx", PyLong_AsLongLong(number));
+        sid = PyUnicode_FromFormat("%U-%s", t->node, hex);
+        began = sid ? PyObject_CallFunctionObjArgs(t->began, sub, dev, sid, wall, NULL) : NULL;
+        note = began ? PyTuple_Pack(4, wall, dev, number, app) : NULL;
+        done = !note || PyDict_SetItem(t->by_member, sub, connection) || PyDict_SetItem(t->by_device, dev, connection) ||
+               PyList_Append(t->changes, began) || did(PyObject_CallOneArg(t->note, note)) ? -1 : 0;
+    }
+    Py_XDECREF(sub);
+    Py_XDECREF(dev);
+    Py_XDECREF(sid);
+    Py_XDECREF(began);
+    Py_XDECREF(note);
+    return done;
 }
 
 /* server_session.py, _hello from the claims on, and what Connection.do does of its steps. */
@@ -237,7 +292,7 @@ static int greet(Turn *t, PyObject *connection, PyObject *frame, PyObject *claim
                                                          PyLong_AsLongLong(wall), refresh, out);
         deadline = ends < deadline ? ends : deadline;
         deadline = until < deadline ? until : deadline;
-        done = !size || did(PyObject_CallOneArg(t->greeted, connection)) || wheel_put(t, connection, deadline) || write_out(t, connection, out, size) ||
+        done = !size || greeted(t, connection, claims, app, wall) || wheel_put(t, connection, deadline) || write_out(t, connection, out, size) ||
                join(t, connection, followed, position, app);
     }
     Py_XDECREF(exp);
@@ -268,7 +323,7 @@ static int say_hello(Turn *t, PyObject *connection, PyObject *frame, PyObject *p
             done = greet(t, connection, frame, claims, position, followed, now, wall);
         } else {
             PyObject *at = PyFloat_FromDouble(now);
-            PyObject *said = at ? PyObject_CallMethodObjArgs(connection, N.admitted, claims, frame, at, wall, NULL) : NULL;
+            PyObject *said = at && !write_now(t) ? PyObject_CallMethodObjArgs(connection, N.admitted, claims, frame, at, wall, NULL) : NULL;
             done = did(said) ? -1 : 1;
             Py_XDECREF(at);
         }

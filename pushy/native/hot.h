@@ -22,10 +22,11 @@
 #define FOLLOWED_SLOTS(X) X(order) X(welcome) X(places) X(waiters) X(idle) X(states) X(hints) X(orders) X(maps)
 #define LANE_SLOTS(X) X(left)
 #define SLOT_SLOTS(X) X(number)
+#define TURNSTILE_SLOTS(X) X(_rate) X(_burst) X(_free) X(_at)
 
 #define CLASSES(X) \
     X(Stream, STREAM_SLOTS) X(Connection, CONNECTION_SLOTS) X(ServerSession, SESSION_SLOTS) X(Place, PLACE_SLOTS) \
-    X(Followed, FOLLOWED_SLOTS) X(Lane, LANE_SLOTS) X(Slot, SLOT_SLOTS)
+    X(Followed, FOLLOWED_SLOTS) X(Lane, LANE_SLOTS) X(Slot, SLOT_SLOTS) X(Turnstile, TURNSTILE_SLOTS)
 
 #define DECLARE_SLOT(name) Py_ssize_t name;
 #define DECLARE_CLASS(name, slots) extern struct name##_slots { PyTypeObject *type; slots(DECLARE_SLOT) } name;
@@ -49,9 +50,10 @@ static inline PyObject *made(PyTypeObject *type) { return type->tp_alloc(type, 0
 
 /* Names of attributes and methods, interned once. */
 #define NAMES(X) \
-    X(_label) X(_turned) X(abort) X(accepts) X(admitted) X(ahead) X(allows) X(app) X(at) X(back) X(data_received) \
-    X(descriptor) X(dev) X(device) X(digest) X(e) X(end) X(ended) X(evt) X(exp) X(failed) X(gen) X(keep) X(lose) \
-    X(map) X(name) X(pause) X(ready) X(refuse) X(sent) X(seq) X(token) X(transport) X(unsent) X(upgraded)
+    X(_label) X(_turned) X(abort) X(accepts) X(admitted) X(ahead) X(allows) X(app) X(arrived) X(at) X(back) X(busy) \
+    X(data_received) X(descriptor) X(dev) X(device) X(digest) X(e) X(end) X(ended) X(evt) X(exp) X(failed) X(gen) X(greeted) \
+    X(keep) X(leaving) X(lose) X(map) X(name) X(pause) X(ready) X(refuse) X(sent) X(seq) X(sub) X(tcp) X(token) \
+    X(transport) X(unsent) X(upgraded)
 #define DECLARE_NAME(name) PyObject *name;
 extern struct names { NAMES(DECLARE_NAME) } N;
 

@@ -16,6 +16,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#ifdef IORING_SETUP_DEFER_TASKRUN
 struct ring {
     int fd;
     unsigned *sq_tail, *sq_array, sq_mask, *cq_head, *cq_tail, cq_mask;
@@ -74,48 +75,58 @@ struct ring *ring_open(void) {
     return r;
 }
 
-int send_each(const int *descriptors, int count, const char *frame, size_t size, int *stuck, int *sent) {
-    int found = 0;
-    for (int i = 0; i < count; i++) {
-        ssize_t n;
-        do
-            n = send(descriptors[i], frame, size, MSG_DONTWAIT | MSG_NOSIGNAL);
-        while (n < 0 && errno == EINTR);
-        if (n == (ssize_t)size) continue;
-        stuck[found] = i;
-        sent[found++] = n >= 0 ? (int)n : errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -errno;
-    }
-    return found;
-}
-
-static int failures(struct ring *r, int *stuck, int *sent) {
+static int failures(struct ring *r, struct part *parts, int *stuck) {
     unsigned head = *r->cq_head, tail = __atomic_load_n(r->cq_tail, __ATOMIC_ACQUIRE);
     int found = 0;
     for (; head != tail; head++) {
         const struct io_uring_cqe *c = &r->cqes[head & r->cq_mask];
-        stuck[found] = (int)c->user_data;
-        sent[found++] = c->res == -EAGAIN ? 0 : c->res;
+        parts[c->user_data].sent = c->res == -EAGAIN ? 0 : c->res;
+        stuck[found++] = (int)c->user_data;
     }
     __atomic_store_n(r->cq_head, head, __ATOMIC_RELEASE);
     return found;
 }
 
-int send_batch(struct ring *r, const int *descriptors, int count, const char *frame, size_t size, int *stuck, int *sent) {
+int send_batch(struct ring *r, struct part *parts, int count, int *stuck) {
     unsigned tail = *r->sq_tail;
     for (int i = 0; i < count; i++) {
         struct io_uring_sqe *s = &r->sqes[(tail + (unsigned)i) & r->sq_mask];
-        s->fd = descriptors[i];
-        s->addr = (uint64_t)(uintptr_t)frame;
-        s->len = (uint32_t)size;
+        s->fd = parts[i].descriptor;
+        s->addr = (uint64_t)(uintptr_t)parts[i].data;
+        s->len = parts[i].size;
         s->user_data = (unsigned)i;
     }
     __atomic_store_n(r->sq_tail, tail + (unsigned)count, __ATOMIC_RELEASE);
     int done = (int)syscall(SYS_io_uring_enter, r->fd, count, 0, IORING_ENTER_GETEVENTS, NULL, 0);
     if (done < 0) done = 0; /* nothing was taken: no memory, another thread, or a signal before the first */
-    int found = failures(r, stuck, sent);
+    int found = failures(r, parts, stuck);
     if (done == count) return found;
     __atomic_store_n(r->sq_tail, tail + (unsigned)done, __ATOMIC_RELEASE); /* take back what was not submitted */
-    int more = send_each(descriptors + done, count - done, frame, size, stuck + found, sent + found);
+    int more = send_each(parts + done, count - done, stuck + found);
     for (int k = found; k < found + more; k++) stuck[k] += done;
     return found + more;
+}
+
+#else /* headers of a kernel before 6.1 */
+struct ring *ring_open(void) {
+    errno = ENOSYS;
+    return NULL;
+}
+void ring_close(struct ring *r) { (void)r; }
+int send_batch(struct ring *r, struct part *parts, int count, int *stuck) { return r ? 0 : send_each(parts, count, stuck); }
+#endif
+
+int send_each(struct part *parts, int count, int *stuck) {
+    int found = 0;
+    for (int i = 0; i < count; i++) {
+        struct part *one = &parts[i];
+        ssize_t n;
+        do
+            n = send(one->descriptor, one->data, one->size, MSG_DONTWAIT | MSG_NOSIGNAL);
+        while (n < 0 && errno == EINTR);
+        if (n == (ssize_t)one->size) continue;
+        one->sent = n >= 0 ? (int)n : errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -errno;
+        stuck[found++] = i;
+    }
+    return found;
 }

@@ -1,6 +1,6 @@
-/* One frame to many sockets. Both ways give how many did not take the whole frame; for the k-th of these, stuck[k] is its place in
- * `descriptors` and sent[k] how many bytes it took (0: its buffer is full), or a negative errno. They never block, never raise
- * SIGPIPE, keep nothing, and take at most BATCH descriptors. */
+/* Frames to many sockets. Both ways give how many were not sent whole; for the k-th of these, stuck[k] is its place in `parts`, whose
+ * `sent` is how many bytes went (0: the socket's buffer is full), or a negative errno. They never block, never raise SIGPIPE, keep
+ * nothing, and take at most BATCH parts. */
 #ifndef STAGECAST_RING_H
 #define STAGECAST_RING_H
 #include <stddef.h>
@@ -9,14 +9,20 @@
 
 struct ring;
 
+struct part {
+    int descriptor, sent;
+    const char *data;
+    unsigned size;
+};
+
 /* NULL where the kernel has no io_uring, is older than 6.1 or does not allow it: errno says which. A ring belongs to the thread that
  * made it, and not to a process forked later. */
 struct ring *ring_open(void);
 void ring_close(struct ring *ring);
 
-/* One system call for all. */
-int send_batch(struct ring *ring, const int *descriptors, int count, const char *frame, size_t size, int *stuck, int *sent);
+/* By one system call for all. */
+int send_batch(struct ring *ring, struct part *parts, int count, int *stuck);
 
-/* One system call each. */
-int send_each(const int *descriptors, int count, const char *frame, size_t size, int *stuck, int *sent);
+/* By one system call for each. */
+int send_each(struct part *parts, int count, int *stuck);
 #endif

@@ -6,22 +6,10 @@
  * usual one: until then Python can still take it, with all its bytes. */
 #include "turn.h"
 #include <errno.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-
-/* Says to Python what failed, in a stream's protocol or here; the stream is aborted. */
-static int failed(Turn *t, PyObject *one) {
-    PyObject *type, *value, *trace;
-    PyErr_Fetch(&type, &value, &trace);
-    PyErr_NormalizeException(&type, &value, &trace);
-    if (trace) PyException_SetTraceback(value, trace);
-    PyObject *done = PyObject_CallMethodObjArgs(t->streams, N.failed, one, value, NULL);
-    Py_XDECREF(type);
-    Py_XDECREF(value);
-    Py_XDECREF(trace);
-    Py_XDECREF(done);
-    return done ? 0 : -1;
-}
+#include <unistd.h>
 
 int did(PyObject *result) {
     Py_XDECREF(result);
@@ -72,23 +60,61 @@ int wheel_put(Turn *t, PyObject *connection, double deadline) {
     return 0;
 }
 
-/* pushy/connection.py, Connection.write: of a connection whose stream has nothing unsent. */
+/* Says to Python what failed, in a stream's protocol or here; the stream is aborted. */
+static int failed(Turn *t, PyObject *one) {
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) return -1; /* such as KeyboardInterrupt: not a protocol's affair */
+    PyObject *type, *value, *trace;
+    PyErr_Fetch(&type, &value, &trace);
+    PyErr_NormalizeException(&type, &value, &trace);
+    if (write_now(t)) PyErr_Clear(); /* it has been said */
+    if (trace) PyException_SetTraceback(value, trace);
+    PyObject *done = PyObject_CallMethodObjArgs(t->streams, N.failed, one, value, NULL);
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(trace);
+    Py_XDECREF(done);
+    return done ? 0 : -1;
+}
+
+/* pushy/connection.py, Connection.write, of what was not sent whole. */
+static int see_to(PyObject *connection, const struct part *part) {
+    PyObject *transport = SLOT(connection, Connection, transport);
+    if (part->sent < 0) return did(call(transport, N.abort));
+    PyObject *frame = PyBytes_FromStringAndSize(part->data, part->size), *sent = PyLong_FromLong(part->sent);
+    PyObject *done = frame && sent ? PyObject_CallMethodObjArgs(connection, N.keep, frame, sent, NULL) : NULL;
+    Py_XDECREF(frame);
+    Py_XDECREF(sent);
+    return did(done);
+}
+
+int write_now(Turn *t) {
+    int waiting = t->waiting, done = 0;
+    if (!waiting) return 0;
+    long written = t->written;
+    t->waiting = 0;
+    t->written = 0;
+    t->used = 0;
+    int found = t->ring ? send_batch(t->ring, t->parts, waiting, t->stuck) : send_each(t->parts, waiting, t->stuck);
+    for (int k = 0; k < found; k++) {
+        PyObject *connection = t->writers[t->stuck[k]];
+        if (see_to(connection, &t->parts[t->stuck[k]]) && failed(t, SLOT(connection, Connection, transport))) done = -1;
+    }
+    for (int i = 0; i < waiting; i++) Py_DECREF(t->writers[i]);
+    return done || count(t->floor, N.sent, written) ? -1 : 0;
+}
+
 int write_out(Turn *t, PyObject *connection, const char *data, Py_ssize_t size) {
     PyObject *transport = SLOT(connection, Connection, transport);
     if (SLOT(transport, Stream, _closing) == Py_True) return 0;
-    if (count(t->floor, N.sent, size)) return -1;
-    long descriptor = PyLong_AsLong(SLOT(transport, Stream, descriptor));
-    ssize_t sent;
-    do
-        sent = send((int)descriptor, data, (size_t)size, MSG_DONTWAIT | MSG_NOSIGNAL);
-    while (sent < 0 && errno == EINTR);
-    if (sent == size) return 0;
-    if (sent < 0 && errno != EAGAIN && errno != EWOULDBLOCK) return did(call(transport, N.abort));
-    PyObject *frame = PyBytes_FromStringAndSize(data, size), *part = PyLong_FromSsize_t(sent < 0 ? 0 : sent);
-    PyObject *done = frame && part ? PyObject_CallMethodObjArgs(connection, N.keep, frame, part, NULL) : NULL;
-    Py_XDECREF(frame);
-    Py_XDECREF(part);
-    return did(done);
+    if ((t->waiting == BATCH || t->used + (size_t)size > TEXTS_BYTES) && write_now(t)) return -1;
+    struct part *part = &t->parts[t->waiting];
+    part->descriptor = (int)PyLong_AsLong(SLOT(transport, Stream, descriptor));
+    part->data = memcpy(t->texts + t->used, data, (size_t)size);
+    part->size = (unsigned)size;
+    t->writers[t->waiting++] = Py_NewRef(connection);
+    t->used += (size_t)size;
+    t->written += size;
+    return 0;
 }
 
 static int took(Turn *t, PyObject *stream, Py_ssize_t size) {
@@ -100,7 +126,7 @@ static int took(Turn *t, PyObject *stream, Py_ssize_t size) {
     }
     if (!done) {
         PyObject *data = PyBytes_FromStringAndSize(t->data, size);
-        done = data ? did(call_with(protocol, N.data_received, data)) : -1;
+        done = data && !write_now(t) ? did(call_with(protocol, N.data_received, data)) : -1;
         Py_XDECREF(data);
     }
     Py_DECREF(protocol);
@@ -115,10 +141,10 @@ static int read_some(Turn *t, PyObject *stream) {
         size = recv((int)descriptor, t->data, sizeof t->data, MSG_DONTWAIT);
     while (size < 0 && errno == EINTR);
     if (size > 0) return took(t, stream, size);
-    if (size == 0) return did(call(stream, N.ended));
+    if (size == 0) return write_now(t) ? -1 : did(call(stream, N.ended));
     if (errno == EAGAIN || errno == EWOULDBLOCK) return 0;
     PyObject *number = PyLong_FromLong(errno), *why = number ? PyObject_CallOneArg(PyExc_OSError, number) : NULL;
-    int done = why ? did(call_with(stream, N.lose, why)) : -1;
+    int done = why && !write_now(t) ? did(call_with(stream, N.lose, why)) : -1;
     Py_XDECREF(number);
     Py_XDECREF(why);
     return done;
@@ -167,19 +193,35 @@ static PyObject *new_connection(Turn *t) {
 static int watch(Turn *t, int descriptor, PyObject *stream) {
     if (descriptor < PyList_GET_SIZE(t->all)) {
         struct epoll_event event = {.events = EPOLLIN, .data.fd = descriptor};
-        if (!epoll_ctl(t->epoll, EPOLL_CTL_ADD, descriptor, &event)) return PyList_SetItem(t->all, descriptor, Py_NewRef(stream));
+        if (!epoll_ctl((int)t->epoll, EPOLL_CTL_ADD, descriptor, &event)) return PyList_SetItem(t->all, descriptor, Py_NewRef(stream));
     }
     PyObject *done = PyObject_CallMethod(t->streams, "watch", "iOi", descriptor, stream, EPOLLIN);
     return did(done);
 }
 
+/* pushy/limits.py, Crowd.arrived where addresses don't count and there is room: 1 if it is counted, 0 if not, -1 with an error set. */
+static int counted_in(Turn *t) {
+    if (t->by_address) return 0;
+    PyObject *tcp = get(t->crowd, N.tcp), *more;
+    long here = tcp ? PyLong_AsLong(tcp) : -1;
+    Py_XDECREF(tcp);
+    if (PyErr_Occurred()) return -1;
+    if (here >= t->sessions_max + t->pending_max) return 0;
+    int done = (more = PyLong_FromLong(here + 1)) ? PyObject_SetAttr(t->crowd, N.tcp, more) : -1;
+    Py_XDECREF(more);
+    return done ? -1 : 1;
+}
+
 /* pushy/connection.py, Connection.connection_made. */
 static int arrived(Turn *t, PyObject *connection) {
-    PyObject *kept = PyObject_CallOneArg(t->arrived, connection);
-    int keep = kept ? PyObject_IsTrue(kept) : -1;
-    Py_XDECREF(kept);
+    int keep = counted_in(t);
+    if (keep == 0) {
+        PyObject *kept = call_with(t->reception, N.arrived, connection);
+        keep = kept ? PyObject_IsTrue(kept) : -1;
+        Py_XDECREF(kept);
+        if (keep == 0) return did(call(SLOT(connection, Connection, transport), N.abort));
+    }
     if (keep < 0) return -1;
-    if (!keep) return did(call(SLOT(connection, Connection, transport), N.abort));
     double now;
     return now_and_wall(t, &now, NULL) ? -1 : wheel_put(t, connection, now + t->handshake_deadline);
 }
@@ -188,9 +230,11 @@ static int arrived(Turn *t, PyObject *connection) {
 static int take(Turn *t, int descriptor) {
     PyObject *connection = new_connection(t), *stream = connection ? new_stream(t, descriptor, connection) : NULL;
     int done = -1;
-    if (stream) {
-        PUT(connection, Connection, transport, Py_NewRef(stream));
-        done = watch(t, descriptor, stream) || arrived(t, connection) || (plain(stream) && read_some(t, stream)) ? -1 : 0;
+    if (stream) PUT(connection, Connection, transport, Py_NewRef(stream));
+    if (!stream || watch(t, descriptor, stream)) {
+        close(descriptor);
+    } else {
+        done = arrived(t, connection) || (plain(stream) && read_some(t, stream)) ? -1 : 0;
         if (done) done = failed(t, stream);
     }
     Py_XDECREF(connection);
@@ -216,30 +260,36 @@ static int accept_some(Turn *t, PyObject *listening) {
     return 0;
 }
 
+/* What epoll says of one descriptor. An event may be older than its descriptor, when that was closed and given out again in this very
+ * turn: whatever is told is tried, and EAGAIN is no news. */
+static int look_at(Turn *t, int descriptor, unsigned events, int accepting) {
+    if (descriptor >= PyList_GET_SIZE(t->all)) return 0;
+    PyObject *one = Py_NewRef(PyList_GET_ITEM(t->all, descriptor));
+    int done = 0, listens = Py_TYPE(one) == (PyTypeObject *)t->listening;
+    if (one == Py_None || listens != accepting) {
+        done = 0;
+    } else if (listens) {
+        done = accept_some(t, one);
+    } else if (IS(one, Stream) && events == EPOLLIN && plain(one)) {
+        done = read_some(t, one);
+    } else {
+        PyObject *what = PyLong_FromUnsignedLong(events);
+        done = what && !write_now(t) ? did(call_with(one, N.ready, what)) : -1;
+        Py_XDECREF(what);
+    }
+    if (done) done = failed(t, one);
+    Py_DECREF(one);
+    return done;
+}
+
 static PyObject *turn_ready(PyObject *self, PyObject *Py_UNUSED(none)) {
     Turn *t = (Turn *)self;
     struct epoll_event events[EVENTS_AT_ONCE];
     int found = epoll_wait(t->epoll, events, EVENTS_AT_ONCE, 0);
-    for (int i = 0; i < found; i++) {
-        int descriptor = events[i].data.fd, done;
-        if (descriptor >= PyList_GET_SIZE(t->all)) continue;
-        PyObject *one = Py_NewRef(PyList_GET_ITEM(t->all, descriptor));
-        if (one == Py_None) {
-            done = 0;
-        } else if (IS(one, Stream) && events[i].events == EPOLLIN && plain(one)) {
-            done = read_some(t, one);
-        } else if (Py_TYPE(one) == (PyTypeObject *)t->listening) {
-            done = accept_some(t, one);
-        } else {
-            PyObject *what = PyLong_FromUnsignedLong(events[i].events);
-            done = what ? did(call_with(one, N.ready, what)) : -1;
-            Py_XDECREF(what);
-        }
-        if (done) done = failed(t, one);
-        Py_DECREF(one);
-        if (done) return NULL;
-    }
-    Py_RETURN_NONE;
+    for (int accepting = 0; accepting < 2; accepting++) /* ends before beginnings: who comes again is not one too many */
+        for (int i = 0; i < found; i++)
+            if (look_at(t, events[i].data.fd, events[i].events, accepting)) return NULL;
+    return write_now(t) ? NULL : Py_NewRef(Py_None);
 }
 
 static PyObject *turn_learn(PyObject *self, PyObject *request) {
@@ -267,17 +317,17 @@ static PyObject *turn_new(PyTypeObject *type, PyObject *args, PyObject *keywords
         return NULL; \
     }
     TURN_OBJECTS(TAKE_OBJECT)
-    double epoll = -1;
     t->shapes = PyDict_New();
     t->nothing = PyBytes_FromStringAndSize(NULL, 0);
     t->no_places = PyTuple_New(0);
 #define TAKE_NUMBER(name) || set_number(given, #name, &t->name)
-    if (!t->shapes || !t->nothing || !t->no_places || set_number(given, "epoll", &epoll) TURN_NUMBERS(TAKE_NUMBER)) {
+    if (!t->shapes || !t->nothing || !t->no_places TURN_NUMBERS(TAKE_NUMBER)) {
         Py_DECREF(t);
         return NULL;
     }
-    t->epoll = (int)epoll;
-    if (!PyList_Check(t->all) || !PyDict_Check(t->slots) || !PyDict_Check(t->events) || !PyDict_Check(t->apps) ||
+    if (t->batched) t->ring = ring_open(); /* where that is not allowed, each write is a call of its own */
+    if (!PyDict_Check(t->by_member) || !PyDict_Check(t->by_device) || !PyList_Check(t->changes) || !PyDict_Check(t->remembered) ||
+        !PyDict_Check(t->revocations) || !PyUnicode_Check(t->node) || !PyList_Check(t->all) || !PyDict_Check(t->slots) || !PyDict_Check(t->events) || !PyDict_Check(t->apps) ||
         !PyBytes_Check(t->opening) || !PyBytes_Check(t->pings) || !PyBytes_Check(t->maps)) {
         Py_DECREF(t);
         return PyErr_Format(PyExc_TypeError, "a part of Turn is of another type than it was");
@@ -298,6 +348,7 @@ static int turn_clear(PyObject *self) {
 #define CLEAR(name) Py_CLEAR(t->name);
     TURN_OBJECTS(CLEAR)
     CLEAR(shapes) CLEAR(nothing) CLEAR(no_places)
+    while (t->waiting) Py_DECREF(t->writers[--t->waiting]);
     return 0;
 }
 
@@ -305,6 +356,7 @@ static void turn_dealloc(PyObject *self) {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     turn_clear(self);
+    ring_close(((Turn *)self)->ring);
     type->tp_free(self);
     Py_DECREF(type);
 }

@@ -98,13 +98,11 @@ static PyObject *new_session(Turn *t, double now, double ends) {
     return session;
 }
 
-static int open_session(Turn *t, PyObject *connection, const char *key) {
+static int open_session(Turn *t, PyObject *connection, const char *key, double now) {
     char answer[sizeof BEFORE + ACCEPT_BYTES + sizeof AFTER], *at = answer;
     memcpy(at, BEFORE, sizeof BEFORE - 1);
     at += sizeof BEFORE - 1;
-    double now;
-    if (accept_of(t, key, at) || count(t->floor, N.accepts, 1) || count(t->floor, N.upgraded, 1) || now_and_wall(t, &now, NULL))
-        return -1;
+    if (accept_of(t, key, at) || count(t->floor, N.accepts, 1) || count(t->floor, N.upgraded, 1)) return -1;
     at += ACCEPT_BYTES;
     memcpy(at, AFTER, sizeof AFTER - 1);
     at += sizeof AFTER - 1;
@@ -113,6 +111,30 @@ static int open_session(Turn *t, PyObject *connection, const char *key) {
     PUT(connection, Connection, phase, PyLong_FromLong(1));
     PUT(connection, Connection, session, session);
     return write_out(t, connection, answer, at - answer) || wheel_put(t, connection, now + t->hello_deadline) ? -1 : 1;
+}
+
+/* pushy/reception.py, Reception.busy where addresses don't count, there is room, and the turnstile lets one in: 1 if so, 0 if Python is
+ * to say, -1 with an error set. */
+static int may_enter(Turn *t, double now) {
+    PyObject *leaving = get(t->reception, N.leaving), *upgraded = leaving ? get(t->floor, N.upgraded) : NULL;
+    int room = upgraded ? leaving == Py_False && !t->by_address && PyLong_AsLong(upgraded) < t->sessions_max : -1;
+    Py_XDECREF(leaving);
+    Py_XDECREF(upgraded);
+    if (room <= 0) return room;
+    double burst = PyFloat_AsDouble(SLOT(t->turnstile, Turnstile, _burst)), rate = PyFloat_AsDouble(SLOT(t->turnstile, Turnstile, _rate));
+    double at = PyFloat_AsDouble(SLOT(t->turnstile, Turnstile, _at)), free = PyFloat_AsDouble(SLOT(t->turnstile, Turnstile, _free));
+    free = free + (now - at) * rate < burst ? free + (now - at) * rate : burst;
+    if (PyErr_Occurred()) return -1;
+    if (free < 1) return 0;
+    PyObject *left = PyFloat_FromDouble(free - 1), *when = PyFloat_FromDouble(now);
+    if (!left || !when) {
+        Py_XDECREF(left);
+        Py_XDECREF(when);
+        return -1;
+    }
+    PUT(t->turnstile, Turnstile, _free, left);
+    PUT(t->turnstile, Turnstile, _at, when);
+    return 1;
 }
 
 int upgrade(Turn *t, PyObject *connection, Py_ssize_t size) {
@@ -125,9 +147,15 @@ int upgrade(Turn *t, PyObject *connection, Py_ssize_t size) {
     int known = shape ? PyDict_Contains(t->shapes, shape) : -1;
     Py_XDECREF(shape);
     if (known <= 0) return known;
-    PyObject *refusal = PyObject_CallOneArg(t->busy, connection);
+    double now;
+    if (now_and_wall(t, &now, NULL)) return -1;
+    int enters = may_enter(t, now);
+    if (enters) return enters < 0 ? -1 : open_session(t, connection, key, now);
+    PyObject *refusal = call_with(t->reception, N.busy, connection);
     if (!refusal) return -1;
-    int done = refusal == Py_None ? open_session(t, connection, key) : did(call_with(connection, N.refuse, refusal)) ? -1 : 1;
+    int done = refusal == Py_None    ? open_session(t, connection, key, now)
+               : write_now(t) ? -1
+               : did(call_with(connection, N.refuse, refusal)) ? -1 : 1;
     Py_DECREF(refusal);
     return done;
 }

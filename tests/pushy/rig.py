@@ -4,17 +4,20 @@ plain socket that knows nothing but PROTOCOL: its frames are made and read here,
 import asyncio
 import base64
 import contextlib
+import dataclasses
 import json
 import multiprocessing
 import os
 import random
 import socket
 import struct
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pushy import native
 from pushy.link import Follow, FromWorker, Joined, Readiness, Refused, ToWorker, Update, from_workers, pack
 from pushy.rfc6455 import server_frame
 from pushy.worker import Options, run_worker
@@ -156,6 +159,16 @@ class Rig:
         return raw
 
 
+def built() -> Path:
+    """Where the native path is, for the whole run; without a compiler there is none, and workers take Python's."""
+    folder = Path(tempfile.gettempdir()) / f"stagecast-native-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if not native.library(folder).exists():
+        with contextlib.suppress(native.NotBuilt):
+            native.build(folder, ["-Werror"])
+    return folder
+
+
 @contextlib.asynccontextmanager
 async def worker(
     folder: Path, options: Options | None = None, run: Callable[..., None] = run_worker, **settings: Any
@@ -171,7 +184,9 @@ async def worker(
         reserved.bind(("127.0.0.1", 0))
         address = reserved.getsockname()
         process = _processes.Process(
-            target=run, args=(chosen, 0, address, feed.path), kwargs={"options": options or Options()}
+            target=run,
+            args=(chosen, 0, address, feed.path),
+            kwargs={"options": dataclasses.replace(options or Options(), native=built())},
         )
         process.start()
         rig = Rig(folder, chosen, feed, address, process)

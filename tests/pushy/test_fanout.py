@@ -1,6 +1,8 @@
 """The two loops of the fan-out: whole frames, in order, to those who can take them; nothing broken for those who can't."""
 
 import asyncio
+import contextlib
+import os
 import random
 import socket
 from collections.abc import AsyncIterator
@@ -42,13 +44,15 @@ class Seated(asyncio.Protocol):
     transport: Stream
 
     def __init__(self) -> None:
-        self.unsent = False
+        self.unsent = self.broken = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, Stream)
         self.transport = transport
 
     def keep(self, frame: bytes, sent: int) -> bool:
+        if self.broken:
+            raise RuntimeError
         self.transport.write(memoryview(frame)[sent:])
         self.unsent = self.transport.get_write_buffer_size() > 0
         return not self.unsent
@@ -156,6 +160,24 @@ async def test_only_those_who_are_due_get_a_state(loops: Loops, room: Room) -> N
     assert [place.owes for place in room.places] == [0] * 10 + [1] * 20 + [0] * 270
     got = [read(peer) for peer in room.peers[:40] + room.peers[41:]]
     assert got == [b""] * 30 + [b"frame"] * 269
+
+
+async def test_one_that_fails_leaves_the_others_whole(loops: Loops, room: Room) -> None:
+    """What an outlet raises comes through, but not before every frame that has begun has somebody to finish it."""
+    for seat in room.seats[:3]:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(seat.transport.descriptor, b"x" * 999)
+    room.seats[0].broken = True
+    frame = b"f" * 4000
+    with pytest.raises(RuntimeError):
+        loops.write_all(frame, room.places[:4])
+    async with asyncio.timeout(10):
+        got = [read(peer) for peer in room.peers[:3]]
+        while any(seat.unsent for seat in room.seats[1:3]):
+            await asyncio.sleep(0)
+            got = [one + read(peer) for one, peer in zip(got, room.peers[:3], strict=True)]
+    assert {one.count(b"f") for one in got[1:]} <= {0, len(frame)}
 
 
 def test_all_ways_ask_the_same_devices(loops: Loops) -> None:

@@ -11,7 +11,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from pushy import native
+from pushy.fanout import chosen
 from pushy.link import (
     Began,
     Counted,
@@ -37,27 +37,26 @@ from stagecast.clock import SystemClock
 from stagecast.receipts import Receipt
 from stagecast.records import Revocation
 from stagecast.tokens import create_keys
-from tests.pushy.rig import Feed, Raw, Rig, listening, masked, refusing, update, worker
+from tests.pushy.rig import Feed, Raw, Rig, built, listening, masked, refusing, update, worker
 
 AT_FINAL = {"e": "final", "gen": 0, "seq": 0, "map": None}
 
 
+@pytest.fixture(params=["python", "native", "batched"])
+def fan_out(request: pytest.FixtureRequest) -> str:
+    """Each of the ways to the sockets."""
+    kind: str = request.param
+    try:
+        chosen(kind, built())
+    except ValueError as why:
+        pytest.skip(str(why))
+    return kind
+
+
 @pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    async with worker(tmp_path) as one:
+async def rig(tmp_path: Path, fan_out: str) -> AsyncIterator[Rig]:
+    async with worker(tmp_path, fan_out=fan_out) as one:
         yield one
-
-
-@pytest.fixture(params=["python", "native"])
-def fan_out(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """Each of the two loops, and where the native one is."""
-    folder = tmp_path_factory.mktemp("native")
-    if request.param == "native":
-        try:
-            native.build(folder)
-        except native.NotBuilt as why:
-            pytest.skip(str(why))
-    return request.param, folder
 
 
 def newest_receipts(feed: Feed) -> dict[tuple[str, int, int], Receipt]:
@@ -385,11 +384,10 @@ async def stalled(rig: Rig, name: str = "slow") -> Raw:
     raise AssertionError("it took everything")
 
 
-async def test_a_slow_reader_gets_the_newest_state_once_it_reads(tmp_path: Path, fan_out: tuple[str, Path]) -> None:
+async def test_a_slow_reader_gets_the_newest_state_once_it_reads(tmp_path: Path, fan_out: str) -> None:
     """While it does not read: no map or msg (503), and of all states only the newest waits. When it reads again the partly sent
     frame is whole, then comes the newest state, then a hint: never a broken stream."""
-    kind, folder = fan_out
-    async with worker(tmp_path, Options(send_buffer=4096, native=folder), fan_out=kind) as rig:
+    async with worker(tmp_path, Options(send_buffer=4096), fan_out=fan_out) as rig:
         quick, slow = await rig.device("quick"), await stalled(rig)
         for seq in range(2, 60):
             rig.feed.send(update("final", seq))
@@ -451,10 +449,9 @@ async def test_unread_pongs_do_not_pile_up(tmp_path: Path) -> None:
         raw.sock.close()
 
 
-async def test_tiny_buffers_never_break_the_stream(tmp_path: Path, fan_out: tuple[str, Path]) -> None:
+async def test_tiny_buffers_never_break_the_stream(tmp_path: Path, fan_out: str) -> None:
     """Partial writes all the time: every frame arrives whole and in order, whatever is mixed."""
-    kind, folder = fan_out
-    async with worker(tmp_path, Options(send_buffer=2048, native=folder), fan_out=kind) as rig:
+    async with worker(tmp_path, Options(send_buffer=2048), fan_out=fan_out) as rig:
         device = await rig.device(receive_buffer=2048)
         body = json.dumps({"t": "map", "fill": "y" * 30_000}).encode()
         seen: list[int] = []
