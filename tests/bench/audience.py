@@ -34,6 +34,8 @@ class Heard:
     first: int
     last: int
     who: tuple[int, int]
+    came: int
+    """When the first of its bytes came to a device's socket, by the kernel, after `stamp`; without it as `first`, about."""
 
 
 def shares(count: int, processes: int) -> list[int]:
@@ -109,11 +111,16 @@ class Audience:
         await self.hear("closed")
         self.connections = 0
 
+    def stamp(self) -> None:
+        """From now on the kernel notes when states come to the sockets of the devices that are connected."""
+        self.say("stamp")
+
     async def read(self, seq: int, timeout: float = 60) -> Heard:
         """Waits until all devices have the state of `seq`."""
         told = await asyncio.gather(*(self._read(lines, seq, timeout) for lines in self._lines))
         last, process = max((int(one[5]), i) for i, one in enumerate(told))
-        return Heard(min(int(one[2]) for one in told), last, (process, int(told[process][6])))
+        who, came = (process, int(told[process][6])), min(int(one[7]) for one in told)
+        return Heard(min(int(one[2]) for one in told), last, who, came)
 
     @staticmethod
     async def _read(lines: Lines, seq: int, timeout: float) -> list[str]:

@@ -14,13 +14,15 @@
  *         ping MS      every connection sends a ping each MS, all of them spread evenly
  *         again PORT   from now on what is lost connects again, to PORT, at once; after 20 ms where it was refused
  *         paced PORT   as `again`, but at U(0, hi) of the `back` in its welcome, as a device does
+ *         stamp        from now on the kernel notes when a state came to a socket: see ARRIVED
  *         quit         or the end of file ends it
  *
  * stdout: loaded                        it waits for `go`
  *         ready BEGAN LAST REFUSED DROPPED   all have their welcome; CLOCK_MONOTONIC ns of `go` and of the last welcome, attempts
  *                                       that were refused, and what the kernel dropped at listening sockets since `go`
  *         closed                        after `close`
- *         seq N COUNT FIRST P50 P99 LAST WHO   all that read have a state of seq N or newer: ns of the reads, and who read last
+ *         seq N COUNT FIRST P50 P99 LAST WHO ARRIVED   all that read have a state of seq N or newer: ns of the reads, who read
+ *                                       last, and ns of its first coming to a socket, by the kernel; without `stamp` of the first read
  *         lost N                        a connection was closed
  *         back LAST REFUSED DROPPED SEQ after `again`: all have their welcome once more; the least seq that a welcome brought
  *         live N CLOSED BROKEN          after `resume`: N stalled ones have the newest state, CLOSED were closed with a code, BROKEN
@@ -57,7 +59,8 @@ static int paced;
 static int ping_next;
 static long current = -1;
 static int current_count, lost, announced = 1;
-static int64_t begun;
+static int stamping;
+static int64_t begun, came, first_came; /* by the kernel's clock: what is being read now, and the current state first */
 static long drops;
 static struct sockaddr_in server;
 
@@ -148,8 +151,8 @@ static int by_time(const void *a, const void *b) {
 static void report(long seq, int who) {
     int reading = wanted - stalled;
     qsort(times, (size_t)reading, sizeof *times, by_time);
-    printf("seq %ld %d %lld %lld %lld %lld %d\n", seq, reading, (long long)times[0], (long long)times[reading / 2],
-           (long long)times[(size_t)reading * 99 / 100], (long long)times[reading - 1], who);
+    printf("seq %ld %d %lld %lld %lld %lld %d %lld\n", seq, reading, (long long)times[0], (long long)times[reading / 2],
+           (long long)times[(size_t)reading * 99 / 100], (long long)times[reading - 1], who, (long long)first_came);
     fflush(stdout);
 }
 
@@ -202,7 +205,8 @@ static void on_text(int i, const char *payload, size_t size, int64_t when) {
     acknowledge(i, payload, size, seq);
     if (seq > newest) newest = seq;
     if (i < stalled) return;
-    if (seq > current) { current = seq; current_count = 0; }
+    if (seq > current) { current = seq; current_count = 0; first_came = came; }
+    if (seq == current && came < first_came) first_came = came;
     if (seq == current) {
         times[current_count++] = when;
         if (current_count == wanted - stalled) report(seq, i);
@@ -246,12 +250,40 @@ static void ended(int i) {
     fflush(stdout);
 }
 
+static void stamp_from_now_on(void) {
+    int one = 1;
+    stamping = 1;
+    for (int i = 0; i < wanted; i++)
+        if (all[i].state == READY && setsockopt(all[i].fd, SOL_SOCKET, SO_TIMESTAMPNS, &one, sizeof one)) die("SO_TIMESTAMPNS");
+}
+
+static ssize_t receive(int fd, char *data, size_t room) { /* and when it came, into `came` */
+    if (!stamping) {
+        ssize_t got = recv(fd, data, room, 0);
+        came = now_ns();
+        return got;
+    }
+    char control[CMSG_SPACE(sizeof(struct timespec))];
+    struct iovec part = {data, room};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    ssize_t got = recvmsg(fd, &message, 0);
+    came = now_ns();
+    struct cmsghdr *said = got > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+    if (said && said->cmsg_type == SCM_TIMESTAMPNS) { /* wall time: back by its age */
+        struct timespec t, now;
+        memcpy(&t, CMSG_DATA(said), sizeof t);
+        clock_gettime(CLOCK_REALTIME, &now);
+        came -= (now.tv_sec - t.tv_sec) * 1000000000LL + now.tv_nsec - t.tv_nsec;
+    }
+    return got;
+}
+
 static void on_readable(int i) { /* until there is no more */
     static char shared[BUFFER]; /* most reads end with a whole frame: only a part of one is kept with its connection */
     struct connection *c = &all[i];
     for (int fd = c->fd; c->fd == fd;) {
         char *data = c->have ? c->buffer : shared;
-        ssize_t got = recv(fd, data + c->have, BUFFER - c->have, 0);
+        ssize_t got = receive(fd, data + c->have, BUFFER - c->have);
         if (got < 0 && errno == EAGAIN) return;
         if (got <= 0) { ended(i); return; }
         int whole = got == (ssize_t)(BUFFER - c->have);
@@ -353,6 +385,7 @@ static void insist_on(int port, int pace) {
 static int command(const char *line) {
     if (!strncmp(line, "go ", 3)) go(atoi(line + 3));
     else if (!strncmp(line, "close", 5)) close_all();
+    else if (!strncmp(line, "stamp", 5)) stamp_from_now_on();
     else if (!strncmp(line, "stall ", 6)) { stalled = atoi(line + 6); watch_stalled(0); }
     else if (!strncmp(line, "resume", 6)) { resuming = stalled; watch_stalled(EPOLLIN); stalled = 0; }
     else if (!strncmp(line, "ping ", 5)) { ping_every = atol(line + 5) * 1000000LL; pinged_at = now_ns(); }
