@@ -29,7 +29,7 @@ from pushy.wheel import TICK, Slot, Wheel
 from stagecast.tokens import GRACE, Claims, TokenError
 from stagecast.wire.closing import CloseCode
 from stagecast.wire.codec import device_frames
-from stagecast.wire.frames import MESSAGES_MAX, MESSAGES_WINDOW, Hello
+from stagecast.wire.frames import MESSAGES_MAX, MESSAGES_WINDOW, Hello, Ping
 from stagecast.wire.server_session import LIFETIME_JITTER, REFRESH_AHEAD, Phase, Rules, ServerSession, shared
 
 _log = structlog.get_logger()
@@ -98,6 +98,7 @@ class Parts:
     share: Callable[[tuple[str, ...]], tuple[str, ...]] = shared
     listening: type = Listening
     hello: type = Hello
+    ping: type = Ping
     began: type = Began
     token_error: type = TokenError
     unauthorized: CloseCode = CloseCode.UNAUTHORIZED

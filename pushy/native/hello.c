@@ -1,5 +1,6 @@
-/* A session's hello of the usual kind: one whole frame, one event, whose head is known
- * (rfc6455.py, FrameReader._whole; server_session.py, _hello; hub.py, join). */
+/* What a session hears of the usual kind, each one whole frame (rfc6455.py, FrameReader._whole): a hello for one event whose head is
+ * known (server_session.py, _hello; hub.py, join), and a ping that says nothing of positions (_ping). */
+#define _GNU_SOURCE
 #include "turn.h"
 #include <stdint.h>
 #include <string.h>
@@ -38,29 +39,28 @@ static int fits(Turn *t, PyObject *head) {
                REST_BYTES_MAX < WELCOME_BYTES_MAX;
 }
 
-/* The frame, if it is a Hello for one event whose head is known: then *position is set, borrowed from it, and *followed.
- * None or NULL as above. */
-static PyObject *usual_hello(Turn *t, PyObject *text, PyObject **position, PyObject **followed) {
+/* The frame, if it is of this type; None or NULL as above. */
+static PyObject *decoded(Turn *t, PyObject *text, PyObject *type) {
     PyObject *frame = PyObject_CallOneArg(t->decode, text);
-    if (!frame) {
-        PyErr_Clear(); /* Python says what is wrong with it */
-        Py_RETURN_NONE;
-    }
-    PyObject *at = (PyObject *)Py_TYPE(frame) == t->hello ? get(frame, N.at) : NULL, *e = NULL;
+    if (frame && (PyObject *)Py_TYPE(frame) == type) return frame;
+    PyErr_Clear(); /* Python says what is wrong with it */
+    Py_XDECREF(frame);
+    Py_RETURN_NONE;
+}
+
+/* Whether a hello is for one event whose head is known: then *position is set, borrowed from it, and *followed; -1 with an error set. */
+static int is_usual(Turn *t, PyObject *frame, PyObject **position, PyObject **followed) {
+    PyObject *at = get(frame, N.at), *e = NULL;
     if (at && PyList_Check(at) && PyList_GET_SIZE(at) == 1) {
-        *position = PyList_GET_ITEM(at, 0);
+        *position = PyList_GET_ITEM(at, 0); /* the frame holds it */
         e = get(*position, N.e);
         *followed = e ? PyDict_GetItemWithError(t->events, e) : NULL;
         if (*followed && (SLOT(*followed, Followed, order) == Py_None || !fits(t, SLOT(*followed, Followed, welcome)))) *followed = NULL;
         Py_XINCREF(*followed);
     }
-    int usual = e && *followed;
     Py_XDECREF(e);
-    Py_XDECREF(at); /* the frame holds it */
-    if (PyErr_Occurred()) Py_CLEAR(frame);
-    if (usual || !frame) return frame;
-    Py_DECREF(frame);
-    Py_RETURN_NONE;
+    Py_XDECREF(at);
+    return PyErr_Occurred() ? -1 : *followed != NULL;
 }
 
 /* pushy/hub.py, Hub._mark. */
@@ -304,15 +304,29 @@ static int greet(Turn *t, PyObject *connection, PyObject *frame, PyObject *claim
     return done ? -1 : 1;
 }
 
-static int say_hello(Turn *t, PyObject *connection, PyObject *frame, PyObject *position, PyObject *followed) {
-    PyObject *session = SLOT(connection, Connection, session), *wall = NULL, *claims = NULL;
-    double now, bucket = PyFloat_AsDouble(SLOT(session, ServerSession, _bucket));
-    if (now_and_wall(t, &now, &wall)) return -1;
+/* server_session.py, receive and charge: 1 if the message is within the rate, and then it has been heard and counted; 0 if Python is to
+ * say, -1 with an error set. */
+static int heard(Turn *t, PyObject *session, double now) {
+    double bucket = PyFloat_AsDouble(SLOT(session, ServerSession, _bucket));
     bucket = (bucket > now ? bucket : now) + t->message_cost;
-    int done = 0;
-    if (bucket - now <= t->messages_window + 1e-6) {
-        PUT(session, ServerSession, _heard, PyFloat_FromDouble(now));
-        PUT(session, ServerSession, _bucket, PyFloat_FromDouble(bucket));
+    if (bucket - now > t->messages_window + 1e-6) return 0;
+    PyObject *at = PyFloat_FromDouble(now), *paid = PyFloat_FromDouble(bucket);
+    if (!at || !paid) {
+        Py_XDECREF(at);
+        Py_XDECREF(paid);
+        return -1;
+    }
+    PUT(session, ServerSession, _heard, at);
+    PUT(session, ServerSession, _bucket, paid);
+    return 1;
+}
+
+static int say_hello(Turn *t, PyObject *connection, PyObject *frame) {
+    PyObject *session = SLOT(connection, Connection, session), *wall = NULL, *claims = NULL, *position = NULL, *followed = NULL;
+    double now;
+    int done = is_usual(t, frame, &position, &followed);
+    if (done == 1) done = now_and_wall(t, &now, &wall) ? -1 : heard(t, session, now);
+    if (done == 1) {
         done = admitted(t, connection, frame, now, wall, &claims);
         int allowed = done == 1 ? allows(claims, position) : 0;
         if (done == 0) {
@@ -330,21 +344,56 @@ static int say_hello(Turn *t, PyObject *connection, PyObject *frame, PyObject *p
     }
     Py_XDECREF(wall);
     Py_XDECREF(claims);
+    Py_XDECREF(followed);
     return done;
 }
 
-int hello(Turn *t, PyObject *connection, Py_ssize_t size) {
-    PyObject *session = SLOT(connection, Connection, session);
-    if (SLOT(session, ServerSession, phase) != t->opened || SLOT(connection, Connection, _reader) != Py_None) return 0;
-    PyObject *text = text_of((const unsigned char *)t->data, size, (Py_ssize_t)t->message_bytes), *frame, *position = NULL, *followed = NULL;
-    if (!text || text == Py_None) {
-        Py_XDECREF(text);
-        return text ? 0 : -1;
+/* A number as msgspec writes it: NULL if it may be written otherwise. */
+static char *number_of(PyObject *number) {
+    if (PyLong_CheckExact(number)) {
+        char *text = PyMem_Malloc(32);
+        if (text) snprintf(text, 32, "%lld", PyLong_AsLongLong(number)); /* within 53 bits: frames.py, Ping */
+        return text;
     }
-    frame = usual_hello(t, text, &position, &followed);
-    int done = !frame ? -1 : frame == Py_None ? 0 : say_hello(t, connection, frame, position, followed);
+    double value = PyFloat_AsDouble(number), size = value < 0 ? -value : value;
+    return size >= 1e-3 && size < 1e15 ? PyOS_double_to_string(value, 'r', 0, Py_DTSF_ADD_DOT_0, NULL) : NULL;
+}
+
+static int say_ping(Turn *t, PyObject *connection, PyObject *frame) {
+    PyObject *at = get(frame, N.at), *c = at ? get(frame, N.c) : NULL, *wall = NULL;
+    char *clock = c && at == Py_None ? number_of(c) : NULL, out[128];
+    double now;
+    int done = clock ? now_and_wall(t, &now, &wall) ? -1 : heard(t, SLOT(connection, Connection, session), now) : 0;
+    if (done == 1) {
+        int size = snprintf(out + 2, sizeof out - 2, "{\"t\":\"pong\",\"c\":%s,\"now\":%lld}", clock, PyLong_AsLongLong(wall));
+        out[0] = (char)0x81; /* RFC 6455 §5.2: FIN, text, a length below 126 */
+        out[1] = (char)size;
+        done = write_out(t, connection, out, size + 2) ? -1 : 1;
+    }
+    Py_XDECREF(at);
+    Py_XDECREF(c);
+    Py_XDECREF(wall);
+    PyMem_Free(clock);
+    return PyErr_Occurred() ? -1 : done;
+}
+
+/* Whether a message may be a ping: acks and all else need not be decoded twice. */
+static int may_be_ping(PyObject *text) {
+    Py_ssize_t size = PyBytes_GET_SIZE(text);
+    return memmem(PyBytes_AS_STRING(text), size < 20 ? (size_t)size : 20, "\"ping\"", 6) != NULL;
+}
+
+int message(Turn *t, PyObject *connection, Py_ssize_t size) {
+    PyObject *phase = SLOT(SLOT(connection, Connection, session), ServerSession, phase), *frame = NULL;
+    int greets = phase == t->opened;
+    if ((!greets && phase != t->welcomed) || SLOT(connection, Connection, _reader) != Py_None) return 0;
+    PyObject *text = text_of((const unsigned char *)t->data, size, (Py_ssize_t)t->message_bytes);
+    int done = text ? 0 : -1;
+    if (text && text != Py_None && (greets || may_be_ping(text))) {
+        frame = decoded(t, text, greets ? t->hello : t->ping);
+        done = frame == Py_None ? 0 : greets ? say_hello(t, connection, frame) : say_ping(t, connection, frame);
+    }
     Py_XDECREF(text);
     Py_XDECREF(frame);
-    Py_XDECREF(followed);
     return done;
 }

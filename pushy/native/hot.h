@@ -50,7 +50,7 @@ static inline PyObject *made(PyTypeObject *type) { return type->tp_alloc(type, 0
 
 /* Names of attributes and methods, interned once. */
 #define NAMES(X) \
-    X(_label) X(_turned) X(abort) X(accepts) X(admitted) X(ahead) X(allows) X(app) X(arrived) X(at) X(back) X(busy) \
+    X(_label) X(_turned) X(abort) X(accepts) X(admitted) X(ahead) X(allows) X(app) X(arrived) X(at) X(back) X(c) X(busy) \
     X(data_received) X(descriptor) X(dev) X(device) X(digest) X(e) X(end) X(ended) X(evt) X(exp) X(failed) X(gen) X(greeted) \
     X(keep) X(leaving) X(lose) X(map) X(name) X(pause) X(ready) X(refuse) X(sent) X(seq) X(sub) X(tcp) X(token) \
     X(transport) X(unsent) X(upgraded)

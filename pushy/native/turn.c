@@ -122,7 +122,7 @@ static int took(Turn *t, PyObject *stream, Py_ssize_t size) {
     int done = 0;
     if (IS(protocol, Connection)) {
         long phase = PyLong_AsLong(SLOT(protocol, Connection, phase));
-        done = phase == 0 ? upgrade(t, protocol, size) : phase == 1 ? hello(t, protocol, size) : 0;
+        done = phase == 0 ? upgrade(t, protocol, size) : phase == 1 ? message(t, protocol, size) : 0;
     }
     if (!done) {
         PyObject *data = PyBytes_FromStringAndSize(t->data, size);

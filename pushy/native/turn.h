@@ -1,4 +1,4 @@
-/* What the parts of a turn share: turn.c (the epoll set), upgrade.c (RFC 6455 §4), hello.c (a session's first message). */
+/* What the parts of a turn share: turn.c (the epoll set), upgrade.c (RFC 6455 §4), hello.c (what a session hears). */
 #ifndef STAGECAST_TURN_H
 #define STAGECAST_TURN_H
 #include "hot.h"
@@ -13,7 +13,7 @@
 #define TURN_OBJECTS(X) \
     X(streams) X(all) X(listening) X(floor) X(reception) X(crowd) X(turnstile) X(by_member) X(by_device) X(changes) X(began) X(node) \
     X(note) X(remembered) X(revocations) X(wheel) X(slots) X(hub) X(events) X(apps) X(rules) X(monotonic) X(wall) X(admit) X(random) \
-    X(sha1) X(sha256) X(decode) X(hello) X(token_error) X(unauthorized) X(forbidden) X(opened) X(welcomed) X(nowhere) X(share) \
+    X(sha1) X(sha256) X(decode) X(hello) X(ping) X(token_error) X(unauthorized) X(forbidden) X(opened) X(welcomed) X(nowhere) X(share) \
     X(opening) X(pings) X(maps)
 #define TURN_NUMBERS(X) \
     X(epoll) X(batched) X(by_address) X(sessions_max) X(pending_max) X(held_max) X(tick) X(handshake_deadline) X(hello_deadline) \
@@ -50,7 +50,7 @@ int write_now(Turn *t);
 /* Each does what `size` bytes of t->data mean: 1 if it did, 0 if it is not the usual case and nothing has happened, -1 with an error
  * set. */
 int upgrade(Turn *t, PyObject *connection, Py_ssize_t size);
-int hello(Turn *t, PyObject *connection, Py_ssize_t size);
+int message(Turn *t, PyObject *connection, Py_ssize_t size);
 
 /* Remembers a request that was let in, so that others that differ by the key alone are the usual case. */
 int learn(Turn *t, const char *request, Py_ssize_t size);

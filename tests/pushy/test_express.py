@@ -263,6 +263,7 @@ ATS = st.lists(
 )
 FAULTS = (
     "token", "device", "stranger", "short", "é", "early ping", "split", "glued", "twice", "broken", "not utf-8", "inside",
+    "pings", "odd pings", "flood", "ack",
 )  # fmt: skip
 KEYS = st.sampled_from([KEY, base64.b64encode(b"0123456789abcdef").decode(), "AAAA", KEY[:-1] + "A", "*" * 22 + "=="])
 
@@ -297,6 +298,26 @@ def pieces_of(tokens: Tokens, one: tuple[str, str, list[dict[str, Any]], str, st
             return [open_[:40], open_[40:], hello[:9], hello[9:]]
         case "glued":
             return [open_ + hello]
+        case "pings":
+            return [
+                open_,
+                hello,
+                *(masked(b'{"t":"ping","c":%b}' % c) for c in (b"0", b"-7", b"9007199254740991", b"1234.5")),
+            ]
+        case "odd pings":
+            odd = [
+                b"1e300",
+                b"-0.0",
+                b"0.0000001",
+                b"9007199254740993",
+                b"null",
+                b'1,"at":[{"e":"final","gen":2,"seq":3}]',
+            ]
+            return [open_, hello, *(masked(b'{"t": "ping", "c": %b}' % c) for c in odd)]
+        case "flood":
+            return [open_, hello, *[masked(b'{"t":"ping","c":1}')] * 25]
+        case "ack":
+            return [open_, hello, masked(b'{"t":"ack","e":"final","gen":2,"seq":3,"r":"switched","ms":5}')]
         case "inside":
             return [open_, masked(b"{", fin=False), hello]
         case "twice":
