@@ -5,6 +5,7 @@ A frame goes straight to the descriptors: a transport's own write puts it into a
 whole cost.
 """
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Protocol, cast
@@ -38,6 +39,15 @@ def chosen(kind: str, folder: Path = native.FOLDER) -> Loops:
     if kind in ("auto", "python"):
         return PythonLoops(write_all)
     raise ValueError(f"no such fan-out here: {kind}")
+
+
+def way(kind: str, folder: Path = native.FOLDER) -> str:
+    """Which of "batched", "native" and "python" `chosen` takes for this kind; the kind itself if there is none here."""
+    for one in ("batched", "native", "python") if kind == "auto" else ():
+        with contextlib.suppress(ValueError):
+            chosen(one, folder)
+            return one
+    return kind
 
 
 def write_all(frame: bytes, places: list[Place]) -> list[Place]:

@@ -72,6 +72,8 @@ class Machine(Struct, frozen=True):
     """Seconds by which the wall clock went ahead of the monotonic one while it was looked at."""
     synchronised: bool | None
     """By the kernel's word (adjtimex)."""
+    fan_out: str = "batched"
+    """The way to the sockets that workers take here: batched, native or python."""
 
 
 class Wanted(Struct, frozen=True):
@@ -97,6 +99,7 @@ def check_machine(m: Machine, wanted: Wanted) -> Iterator[Finding]:
     yield _tcp_memory(m, wanted)
     yield _memory(m, wanted)
     yield _conntrack(m, wanted)
+    yield _fan_out(m)
     if wanted.files:
         yield _sqlite(m)
         yield _filesystem(m)
@@ -176,6 +179,20 @@ def _conntrack(m: Machine, wanted: Wanted) -> Finding:
         f"a full table drops packets in silence: sysctl -w net.netfilter.nf_conntrack_max={need}, "
         "or do not track the devices' port (nftables: notrack)",
     )  # fmt: skip
+
+
+def _fan_out(m: Machine) -> Finding:
+    match m.fan_out:
+        case "python":
+            change = "apt-get install gcc python3-dev; python -m pushy.native"
+            return Finding(
+                "fan-out", "advice", "python: half as much CPU again for a delivery, twice for a connect", change
+            )
+        case "native":
+            change = "allow io_uring: sysctl -w kernel.io_uring_disabled=0, and in a container its seccomp profile"
+            return Finding("fan-out", "advice", "native: a system call for each device", change)
+        case way:
+            return Finding("fan-out", "ok", way)
 
 
 def _sqlite(m: Machine) -> Finding:

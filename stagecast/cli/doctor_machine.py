@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from pushy.fanout import way
 from stagecast.cli.doctor_checks import Machine
 from stagecast.settings import Settings
 from stagecast.sqlite import DatabaseError, check_version, library_version
@@ -48,6 +49,7 @@ def read_machine(settings: Settings, proc: Path = PROC) -> Machine:
         wall=int(time.time() * 1000),
         drift=_drift(),
         synchronised=_synchronised(),
+        fan_out=way(settings.fan_out),
     )
 
 

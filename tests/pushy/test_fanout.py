@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from pushy import native
-from pushy.fanout import chosen, write_all
+from pushy.fanout import chosen, way, write_all
 from pushy.followed import Place
 from pushy.hub import Loops
 from pushy.streams import Stream, Streams
@@ -192,6 +192,8 @@ def test_the_choice_is_what_was_asked_for(built: Path, tmp_path: Path) -> None:
     assert type(chosen("auto", built)).__name__ == type(chosen("native", built)).__name__ == "Loops"
     assert chosen("python", built).write_all is write_all
     assert chosen("auto", tmp_path).write_all is write_all
+    assert way("auto", built) in ("batched", "native")
+    assert [way(kind, tmp_path) for kind in ("auto", "python")] == ["python", "python"]
     with pytest.raises(ValueError, match="native"):
         chosen("native", tmp_path)
 

@@ -46,6 +46,8 @@ PLANTED: list[tuple[dict[str, Any], str, str, str]] = [
     ({"memory": 100 << 20}, "memory", "wrong", "fewer workers"),
     ({"conntrack": (60_000, 65_536)}, "connection tracking", "wrong", "nf_conntrack_max=132000"),
     ({"sqlite": "SQLite 3.40.0 can corrupt"}, "SQLite", "wrong", "apsw"),
+    ({"fan_out": "python"}, "fan-out", "advice", "pushy.native"),
+    ({"fan_out": "native"}, "fan-out", "advice", "io_uring"),
     ({"filesystem": "nfs4"}, "file system", "wrong", "local disk"),
     ({"data_mode": 0o777}, "data folder", "wrong", "chmod 700"),
     ({"data_mode": 0o755}, "data folder", "advice", "chmod 700"),
