@@ -25,7 +25,7 @@ from stagecast.log import LogGap, LogUnavailable, MessageLog, Positions, Topic, 
 from stagecast.log.kafka import topic_config
 from tests.servers import KafkaServer, SecuredKafka
 
-WITHIN = 30.0
+WITHIN = 60.0
 """Seconds that anything may take: only a hang takes them."""
 
 
