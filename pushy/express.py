@@ -1,7 +1,7 @@
 """The native path's Python side (pushy/native): what it is told of our classes, and of what one worker shares.
 
 A device's way from its TCP connection to its welcome is one piece of C for the usual case, on the same objects; everything else,
-and every decision about a limit, a token or an earlier session, is Python's. Without it `Streams` does all.
+such as a limit that is reached, a token not seen before or an earlier session, is Python's. Without it `Streams` does all.
 """
 
 import hashlib
